@@ -145,24 +145,41 @@ fn verification_passes_on_a_sound_device() {
 
 /// A controller that reports success and does nothing drops a write, and returns the data that the
 /// buffer had before for a read: another block. A block is written once after it was prepared, because
-/// a later write would hide a lost one.
+/// a later write would hide a lost one. Only the verification notices it.
 #[test]
 fn verification_finds_a_controller_that_lies_once() {
     for (fault, rw, part) in [
+        ("old-version,op=write,nth=500", "randrw", "a write that was lost or is old"),
         ("status=success,op=write,nth=500", "readwrite", "a write that was lost or is old"),
         ("status=success,op=write,nth=1500", "write", "a write that was lost or is old"),
         ("status=success,op=read,nth=100000", "randread", "the wrong block"),
     ] {
         let disk = disk();
         let server = Server::start(&disk, &["--lba-size", "4096", "--fault", fault]);
-        let args = "/file --write --prepare --verify --seed 77 --qd 16 --latency none";
         let count = if rw == "randread" { 120_000 } else { SIZE / 4096 };
-        let run = server.perf(&format!("{args} --rw {rw} --count {count}"));
+        let args = format!("/file --write --prepare --seed 77 --qd 16 --rw {rw} --count {count}");
+        let run = server.perf(&format!("{args} --latency none --verify"));
         assert_eq!(run.code, 1, "{fault}: {}", run.stderr);
         for part in [part, ":/file: wrong data at offset ", "LBA ", "seed 77"] {
             assert!(run.stderr.contains(part), "{fault}: no {part:?} in {}", run.stderr);
         }
+        drop(server);
+        let server = Server::start(&disk, &["--lba-size", "4096", "--fault", fault]);
+        assert_eq!(server.perf(&args).code, 0, "{fault}: without verification");
     }
+}
+
+/// The pass that reads all blocks back has large requests, of which one block is wrong.
+#[test]
+fn the_block_that_is_wrong_is_named_and_not_the_request() {
+    let disk = disk();
+    let fault = "old-version,op=write,lba=1001";
+    let server = Server::start(&disk, &["--lba-size", "4096", "--fault", fault]);
+    let args = "--raw --force --size 8M --rw write --bs 4k --write --verify --count 2048 --qd 1";
+    let run = server.perf(args);
+    assert_eq!(run.code, 1);
+    let offset = format!("offset {}:", 1001 * 4096);
+    assert!(run.stderr.contains("LBA 1001: ") && run.stderr.contains(&offset), "{}", run.stderr);
 }
 
 #[test]

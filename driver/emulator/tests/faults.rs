@@ -480,6 +480,7 @@ fn run(seed: u64) -> Trace {
         event: 1_000,
         removed: 500,
         not_abortable: 100_000,
+        old_version: 10_000,
         late_up_to: steps(50),
         stuck_up_to: steps(20),
     };
@@ -553,6 +554,7 @@ fn the_same_seed_is_the_same_run() {
         ("duplicate", counts.duplicate),
         ("stale", counts.stale_id),
         ("unknown", counts.unknown_id),
+        ("old version", counts.old_version),
         ("device", counts.device),
     ] {
         assert!(count > 0, "no {fault} in {} completions", first.completions.len());

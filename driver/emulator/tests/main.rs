@@ -13,6 +13,7 @@ mod hostile;
 mod io;
 mod manage;
 mod observe;
+mod old_version;
 mod protection;
 mod service;
 mod sgl;

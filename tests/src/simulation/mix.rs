@@ -144,6 +144,8 @@ impl Mix {
             removed: rate(4, 100, 1_000),
             event: rate(25, 1_000, 50_000),
             not_abortable: rate(35, 100_000, 1_000_000),
+            // The driver cannot notice it.
+            old_version: 0,
             late_up_to: self.options.io_timeout / 100
                 * u32::try_from(*rng.pick(&[5, 80, 300])).unwrap_or(5),
             stuck_up_to: Duration::from_millis(*rng.pick(&[1, 40, 2_000, 15_000])),

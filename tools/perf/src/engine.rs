@@ -4,7 +4,7 @@ use crate::clock::Clock;
 use crate::outcome::{Failed, Outcome, Second, Side};
 use crate::plan::{Latency, Plan, Watch};
 use crate::slots::Slots;
-use crate::target::{Buffer, Counters, Error, Rejected, Request, Sink, Target};
+use crate::target::{Buffer, Counters, Error, Rejected, Request, Sink, Target, Wrong};
 use crate::workload::{Issue, Workload};
 
 /// The values of the loop's parameter `MODE`: [`Latency`] as a constant.
@@ -261,7 +261,7 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
             self.slots.lose();
         }
         if !busy {
-            self.tally.fail(request, error, false);
+            self.tally.fail(request, error);
             self.tally.must_end |= !self.plan.go_on || self.slots.is_empty();
         }
     }
@@ -418,7 +418,7 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
         outcome.granted = self.plan.depth.min(self.target.capacity());
         outcome.errors = self.tally.errors;
         outcome.failed = self.tally.failed.take().map(|failed| {
-            let lba = self.target.lba(failed.request.pos);
+            let lba = self.target.lba(failed.pos);
             Failed { lba, ..failed }
         });
         Ok(outcome)
@@ -427,9 +427,18 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
 
 impl Tally {
     #[cold]
-    fn fail(&mut self, request: Request, error: Error, is_wrong_data: bool) {
+    fn fail(&mut self, request: Request, error: Error) {
+        let pos = request.pos;
+        self.note(Failed { request, pos, lba: None, error, is_wrong_data: false });
+    }
+
+    #[cold]
+    fn read_wrong(&mut self, request: Request, Wrong { pos, error }: Wrong) {
+        self.note(Failed { request, pos, lba: None, error, is_wrong_data: true });
+    }
+
+    fn note(&mut self, failed: Failed) {
         self.errors += 1;
-        let failed = Failed { request, lba: None, error, is_wrong_data };
         self.failed.get_or_insert(failed);
     }
 }
@@ -466,8 +475,8 @@ impl<B: Buffer, C: Clock, W: Workload, const MODE: u8> Sink<B> for Takes<'_, B, 
             let bytes = slot.buf.as_mut().map(Buffer::bytes);
             match self.work.settle(&request, bytes) {
                 Ok(()) => self.tally.count::<MODE>(&request, latency),
-                Err(error) => {
-                    self.tally.fail(request, error, true);
+                Err(wrong) => {
+                    self.tally.read_wrong(request, wrong);
                     self.tally.must_end |= !self.go_on;
                 }
             }
@@ -484,7 +493,7 @@ impl<B: Buffer, C: Clock, W: Workload, const MODE: u8> Sink<B> for Takes<'_, B, 
         }
         // A failure is no wrong data.
         let _ = self.work.settle(&request, None);
-        self.tally.fail(request, error, false);
+        self.tally.fail(request, error);
         self.tally.must_end |= !self.go_on || self.slots.is_empty();
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::distribution::{Distribution, Draw};
 use crate::pace::Pace;
 use crate::random::{Random, scaled};
-use crate::target::{Error, Request};
+use crate::target::{Request, Wrong};
 use crate::verify::Verify;
 use crate::workload::{Issue, Workload};
 
@@ -226,7 +226,7 @@ impl Workload for General {
     }
 
     #[inline(always)]
-    fn settle(&mut self, request: &Request, bytes: Option<&mut [u8]>) -> Result<(), Error> {
+    fn settle(&mut self, request: &Request, bytes: Option<&mut [u8]>) -> Result<(), Wrong> {
         match &mut self.verify {
             None => Ok(()),
             Some(verify) => verify.settle(request, bytes),

@@ -68,7 +68,9 @@ impl Second {
 pub struct Failed {
     /// The request.
     pub request: Request,
-    /// Its logical block, if it is known.
+    /// First wrong byte of a read, in the device or in the file; else the first byte of the request.
+    pub pos: u64,
+    /// Logical block of `pos`, if it is known.
     pub lba: Option<u64>,
     /// The error.
     pub error: Error,

@@ -44,6 +44,15 @@ impl Error {
     }
 }
 
+/// Wrong data of a read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// Position of the first wrong sector, in the device or in the file.
+    pub pos: u64,
+    /// A description.
+    pub error: Error,
+}
+
 /// A request that was not submitted.
 #[derive(Debug)]
 pub struct Rejected<B> {

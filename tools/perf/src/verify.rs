@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::pattern::{Found, Origin, SECTOR};
-use crate::target::{Error, Request};
+use crate::target::{Error, Request, Wrong};
 
 /// Version of the first write to a block.
 const FIRST: u32 = 1;
@@ -86,7 +86,7 @@ impl Verify {
     ///
     /// # Errors
     /// Wrong data.
-    pub fn settle(&mut self, request: &Request, bytes: Option<&mut [u8]>) -> Result<(), Error> {
+    pub fn settle(&mut self, request: &Request, bytes: Option<&mut [u8]>) -> Result<(), Wrong> {
         let (origin, unit, must_know) = (self.origin, self.unit, self.must_know);
         let mut wrong = None;
         let step = usize::try_from(unit).unwrap_or(SECTOR);
@@ -111,7 +111,7 @@ impl Verify {
     }
 
     #[cold]
-    fn describe(&self, (pos, found, version): (u64, Found, u32)) -> Error {
+    fn describe(&self, (pos, found, version): (u64, Found, u32)) -> Wrong {
         let Origin { seed, file } = self.origin;
         let there = match found {
             Found::Foreign if version == 0 => {
@@ -129,7 +129,8 @@ impl Verify {
                 format!("version {old} instead of {version}: a write that was lost or is old")
             }
         };
-        Error(format!("{}: wrong data at offset {pos}: {there}; seed {seed}", self.name))
+        let text = format!("{}: wrong data at offset {pos}: {there}; seed {seed}", self.name);
+        Wrong { pos, error: Error(text) }
     }
 }
 
@@ -193,7 +194,7 @@ mod tests {
         let mut error = |bytes: &[u8]| {
             assert!(verify.reserve(&READ));
             let settled = verify.settle(&READ, Some(&mut bytes.to_vec()));
-            settled.map_err(|error| error.0)
+            settled.map_err(|wrong| wrong.error.0)
         };
         assert_eq!(error(&new), Ok(()));
         let said = error(&old).unwrap_err();

@@ -1,6 +1,6 @@
 //! The choice of the requests.
 
-use crate::target::{Error, Request};
+use crate::target::{Request, Wrong};
 
 /// A request, and the time from which its latency counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub trait Workload {
     /// # Errors
     /// Wrong data of a read.
     #[inline(always)]
-    fn settle(&mut self, _request: &Request, _bytes: Option<&mut [u8]>) -> Result<(), Error> {
+    fn settle(&mut self, _request: &Request, _bytes: Option<&mut [u8]>) -> Result<(), Wrong> {
         Ok(())
     }
 }

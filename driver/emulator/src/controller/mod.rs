@@ -369,12 +369,7 @@ impl Controller {
         memory: &HostMemory,
         plan: &Plan,
     ) -> Option<Cqe> {
-        let request = Request {
-            sqe,
-            memory,
-            page_shift: self.registers.cc().page_shift(),
-            write_through: self.features.write_through(),
-        };
+        let request = self.request(sqe, memory);
         let (status, dw0) = match plan.status {
             _ if plan.aborted => (status::ABORT_REQUESTED, 0),
             Some(status) => (self.allowed_delay(status), 0),
@@ -392,6 +387,12 @@ impl Controller {
         }
         let head = self.sqs.get(qid).map_or(0, SubmissionQueue::head);
         Some(completion(sqe, qid, head, status, dw0))
+    }
+
+    #[inline]
+    pub(crate) fn request<'a>(&self, sqe: &'a Sqe, memory: &'a HostMemory) -> Request<'a> {
+        let page_shift = self.registers.cc().page_shift();
+        Request { sqe, memory, page_shift, write_through: self.features.write_through() }
     }
 
     /// Returns an injected status, without a Command Retry Delay unless the host enabled them

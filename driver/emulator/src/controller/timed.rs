@@ -214,11 +214,41 @@ impl Controller {
         if let Some(schedule) = &mut self.schedule {
             schedule.delayed.remove(due);
         }
-        if let Some(cqe) = self.execute(qid, &sqe, memory, &plan) {
+        if let Some(cqe) = self.execute_planned(qid, &sqe, memory, &plan) {
             self.stage(&cqe, &sqe, &plan, room);
             self.post_staged(cqid, memory)?;
         }
         Ok(true)
+    }
+
+    /// Executes a command that is due. A Write may keep its first block as it was, which the next Read of
+    /// the block returns.
+    fn execute_planned(
+        &mut self,
+        qid: u16,
+        sqe: &Sqe,
+        memory: &HostMemory,
+        plan: &Plan,
+    ) -> Option<Cqe> {
+        let is_write = qid != 0 && sqe.opcode == nvm::WRITE;
+        let old = (plan.old_version && is_write).then(|| self.media.old_block(sqe)).flatten();
+        let cqe = self.execute(qid, sqe, memory, plan)?;
+        if qid == 0 || plan.status.is_some() || !cqe.status().is_success() {
+            return Some(cqe);
+        }
+        let request = self.request(sqe, memory);
+        if let Some(schedule) = &mut self.schedule {
+            if let Some(old) = old {
+                schedule.old_blocks.keep(old);
+            }
+            while sqe.opcode == nvm::READ
+                && let Some(old) = schedule.old_blocks.take(sqe)
+            {
+                let returned = self.media.return_old_block(request, &old) == Ok(true);
+                schedule.counts.old_version += u64::from(returned);
+            }
+        }
+        Some(cqe)
     }
 
     /// Stages the completion of a command and the extra completions of its faults, while there is

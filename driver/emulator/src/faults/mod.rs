@@ -200,6 +200,8 @@ pub struct FaultCounts {
     pub stale_id: u64,
     /// Completions posted with an unknown identifier.
     pub unknown_id: u64,
+    /// Old versions of blocks that reads have returned.
+    pub old_version: u64,
     /// Faults of the controller.
     pub device: u64,
 }

@@ -30,6 +30,10 @@ pub enum Fault {
     /// Before the command's completion, a completion is posted with this identifier. It is omitted
     /// if a command in progress has this identifier.
     UnknownId(u16),
+    /// A Write is executed, and the next Read of its first block returns the block as it was before: an
+    /// old version. At most 1,024 blocks are kept for that, and none across a reset. Other commands have
+    /// no such fault.
+    OldVersion,
     /// The controller has a fault when it fetches the command.
     Device(DeviceFault),
 }
@@ -75,6 +79,7 @@ pub(crate) struct Plan {
     pub(crate) duplicate: bool,
     pub(crate) stale_id: bool,
     pub(crate) unknown_id: Option<u16>,
+    pub(crate) old_version: bool,
     pub(crate) device: Option<DeviceFault>,
 }
 
@@ -88,6 +93,7 @@ impl Plan {
             Fault::Duplicate => self.duplicate = true,
             Fault::StaleId => self.stale_id = true,
             Fault::UnknownId(id) => self.unknown_id = Some(id),
+            Fault::OldVersion => self.old_version = true,
             Fault::Device(fault) => self.device = Some(fault),
         }
     }

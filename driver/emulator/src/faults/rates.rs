@@ -37,6 +37,8 @@ pub struct Rates {
     pub event: u32,
     /// Rate of [`Fault::NotAbortable`], for late and lost commands.
     pub not_abortable: u32,
+    /// Rate of [`Fault::OldVersion`].
+    pub old_version: u32,
     /// Longest delay of a late command; 100 microseconds by default.
     pub late_up_to: Duration,
     /// Longest time that CSTS.RDY is stuck; 1 millisecond by default.
@@ -58,6 +60,7 @@ impl Default for Rates {
             removed: 0,
             event: 0,
             not_abortable: 0,
+            old_version: 0,
             late_up_to: Duration::from_micros(100),
             stuck_up_to: Duration::from_millis(1),
         }
@@ -71,7 +74,7 @@ impl Rates {
         status: Status,
         late: Duration,
         stuck: Duration,
-    ) -> [(Fault, u32); 12] {
+    ) -> [(Fault, u32); 13] {
         let event = DeviceFault::Event { kind: EventType::HEALTH, info: 0, log: log_id::HEALTH };
         [
             (Fault::Status(status), self.status),
@@ -86,6 +89,7 @@ impl Rates {
             (Fault::Device(DeviceFault::Removed), self.removed),
             (Fault::Device(event), self.event),
             (Fault::NotAbortable, self.not_abortable),
+            (Fault::OldVersion, self.old_version),
         ]
     }
 

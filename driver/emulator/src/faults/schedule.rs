@@ -10,6 +10,7 @@ use crate::controller::registers::Transition;
 use crate::faults::delayed::DelayedCommands;
 use crate::faults::service::Pacer;
 use crate::faults::{FaultCounts, Injector};
+use crate::nvm::old_blocks::OldBlocks;
 
 /// The delays and faults of a controller.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(crate) struct FaultSchedule {
     pub(crate) delayed: DelayedCommands,
     /// Identifier of the command that completed last, by submission queue.
     pub(crate) last: BTreeMap<u16, u16>,
+    pub(crate) old_blocks: OldBlocks,
     pub(crate) counts: FaultCounts,
 }
 
@@ -34,8 +36,14 @@ impl FaultSchedule {
     }
 
     pub(crate) fn with(injector: Option<Injector>, pacer: Option<Pacer>) -> Self {
-        let (delayed, last) = (DelayedCommands::default(), BTreeMap::new());
-        Self { injector, pacer, delayed, last, counts: FaultCounts::default() }
+        Self {
+            injector,
+            pacer,
+            delayed: DelayedCommands::default(),
+            last: BTreeMap::new(),
+            old_blocks: OldBlocks::default(),
+            counts: FaultCounts::default(),
+        }
     }
 
     pub(crate) fn drop_queue(&mut self, qid: u16) {
@@ -48,6 +56,7 @@ impl FaultSchedule {
     pub(crate) fn drop_all(&mut self) {
         self.delayed.clear();
         self.last.clear();
+        self.old_blocks.clear();
     }
 
     /// Returns true if a completion with this identifier could be mistaken for that of `current`,

@@ -264,6 +264,14 @@ impl<I: Iterator<Item = Segment>> InHost<'_, I> {
         Ok(())
     }
 
+    /// Skips blocks whose metadata has `metadata` bytes each.
+    pub(crate) fn skip(&mut self, blocks: u64, metadata: u64) -> Result<(), Status> {
+        if let Some(separate) = &mut self.separate {
+            separate.skip(blocks * metadata)?;
+        }
+        self.data.skip(blocks * (self.block_size + self.interleaved) as u64)
+    }
+
     fn put_data(&mut self, data: &[u8], has_data: bool) -> Result<(), Status> {
         if has_data { self.data.put(data) } else { self.data.skip(data.len() as u64) }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod blocks;
 pub(crate) mod copy;
+pub(crate) mod old_blocks;
 pub(crate) mod protection;
 
 use nvio_spec::opcode::nvm;

@@ -272,6 +272,7 @@ fn config(settings: u16) -> Config {
             duplicate: often,
             stale_id: often,
             unknown_id: often,
+            old_version: often,
             fatal: often / 10,
             stuck_ready: often / 10,
             stuck_not_ready: often / 10,

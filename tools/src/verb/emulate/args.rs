@@ -169,7 +169,8 @@ pub struct FaultArgs {
     ///
     /// FAULT is one of status=NAME or status=TYPE/CODE (the command is not executed), late=TIME,
     /// lost (no completion), not-abortable, duplicate, stale-id, unknown-id=N (wrong
-    /// completions), fatal (CSTS.CFS), stuck-ready=TIME and stuck-not-ready=TIME (CSTS.RDY, at the
+    /// completions), old-version (the next read of the first block of a write returns the block before
+    /// it), fatal (CSTS.CFS), stuck-ready=TIME and stuck-not-ready=TIME (CSTS.RDY, at the
     /// next reset and enabling), removed, event=TYPE/INFORMATION/LOG.
     ///
     /// CONDITION is one of op=NAME or op=N (read, write, flush, compare, write-zeroes,

@@ -117,6 +117,7 @@ fn fault(text: &str) -> Result<Fault, String> {
         ("duplicate", None) => Ok(Fault::Duplicate),
         ("stale-id", None) => Ok(Fault::StaleId),
         ("unknown-id", Some(id)) => Ok(Fault::UnknownId(number(id)?)),
+        ("old-version", None) => Ok(Fault::OldVersion),
         ("fatal", None) => device(DeviceFault::Fatal),
         ("stuck-ready", Some(by)) => device(DeviceFault::StuckReady(time(by)?)),
         ("stuck-not-ready", Some(by)) => device(DeviceFault::StuckNotReady(time(by)?)),
@@ -124,7 +125,8 @@ fn fault(text: &str) -> Result<Fault, String> {
         ("event", Some(event)) => device(self::event(event)?),
         _ => Err(format!(
             "{text:?} is not a fault; faults are status=, late=, lost, not-abortable, duplicate, \
-             stale-id, unknown-id=, fatal, stuck-ready=, stuck-not-ready=, removed and event="
+             stale-id, unknown-id=, old-version, fatal, stuck-ready=, stuck-not-ready=, removed and \
+             event="
         )),
     }
 }
@@ -166,7 +168,7 @@ pub struct Rate {
 /// A fault by name, and the field of its rate.
 type Kind = (&'static str, fn(&mut Rates) -> &mut u32);
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 13] = [
     ("status", |rates| &mut rates.status),
     ("late", |rates| &mut rates.late),
     ("lost", |rates| &mut rates.lost),
@@ -174,6 +176,7 @@ const KINDS: [Kind; 12] = [
     ("duplicate", |rates| &mut rates.duplicate),
     ("stale-id", |rates| &mut rates.stale_id),
     ("unknown-id", |rates| &mut rates.unknown_id),
+    ("old-version", |rates| &mut rates.old_version),
     ("fatal", |rates| &mut rates.fatal),
     ("stuck-ready", |rates| &mut rates.stuck_ready),
     ("stuck-not-ready", |rates| &mut rates.stuck_not_ready),
@@ -229,6 +232,7 @@ mod tests {
         });
         same("not-abortable", Rule::new(Fault::NotAbortable));
         same("unknown-id=0xffff", Rule::new(Fault::UnknownId(65_535)));
+        same("old-version,op=write,nth=7", Rule::new(Fault::OldVersion).opcode(1).nth(7));
         // Admin commands, by name or by the word `admin`.
         same("duplicate,op=identify", Rule::admin(Fault::Duplicate).opcode(6));
         same("stale-id,admin", Rule::admin(Fault::StaleId));
@@ -286,11 +290,12 @@ mod tests {
             duplicate: 5,
             stale_id: 6,
             unknown_id: 7,
-            fatal: 8,
-            stuck_ready: 9,
-            stuck_not_ready: 10,
-            removed: 11,
-            event: 12,
+            old_version: 8,
+            fatal: 9,
+            stuck_ready: 10,
+            stuck_not_ready: 11,
+            removed: 12,
+            event: 13,
             late_up_to,
             stuck_up_to,
         };

@@ -379,7 +379,7 @@ fn say(name: &str, failed: Option<&Failed>) {
 
 /// Describes the first failure of a row: the request, where it went, and the error.
 fn describe(name: &str, failed: &Failed) -> String {
-    let Failed { request, lba, error, is_wrong_data } = failed;
+    let Failed { request, lba, error, is_wrong_data, .. } = failed;
     let what = match (is_wrong_data, request.write) {
         (true, _) => return format!("{}{error}", at_lba(*lba)),
         (false, true) => "write",
