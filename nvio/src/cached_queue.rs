@@ -14,6 +14,14 @@ use crate::writable_shared::WritableShared;
 
 type Requests = nvio_iomap::CachedQueue<nvio_ext4::WritableFile>;
 
+/// The call that submits a request.
+type Submit = fn(
+    &mut Requests,
+    &mut nvio_iomap::CachedFile<nvio_ext4::WritableFile>,
+    IoArgs,
+    Memory,
+) -> Result<(), Rejected<nvio_ext4::Error>>;
+
 /// Buffered requests of one thread on any files of a [`WritableVolume`](crate::WritableVolume), which
 /// share the volume's cache.
 ///
@@ -96,11 +104,7 @@ impl CachedQueue {
         io: IoArgs,
         memory: impl Into<Memory>,
     ) -> Result<(), Rejected<Error>> {
-        let memory = memory.into();
-        match file.cached() {
-            Ok(cached) => self.queue.submit_read(cached, io, memory).map_err(rejected),
-            Err(error) => Err(Rejected { error, payload: memory }),
-        }
+        self.submit(file, io, memory.into(), Requests::submit_read)
     }
 
     /// Overwrites the bytes of a file from `io.pos` on with `memory`, through the cache, with
@@ -117,11 +121,7 @@ impl CachedQueue {
         io: IoArgs,
         memory: impl Into<Memory>,
     ) -> Result<(), Rejected<Error>> {
-        let memory = memory.into();
-        match file.cached() {
-            Ok(cached) => self.queue.submit_write(cached, io, memory).map_err(rejected),
-            Err(error) => Err(Rejected { error, payload: memory }),
-        }
+        self.submit(file, io, memory.into(), Requests::submit_write)
     }
 
     /// Makes the data of a file durable, as [`WritableFile::sync_data`] does.
@@ -134,10 +134,22 @@ impl CachedQueue {
         let submitted = self.queue.submit_sync_data(file.cached()?, token);
         submitted.map_err(|rejected| rejected.error.into())
     }
-}
 
-fn rejected(rejected: Rejected<nvio_ext4::Error>) -> Rejected<Error> {
-    Rejected { error: rejected.error.into(), payload: rejected.payload }
+    #[inline]
+    fn submit(
+        &mut self,
+        file: &mut WritableFile,
+        io: IoArgs,
+        memory: Memory,
+        submit: Submit,
+    ) -> Result<(), Rejected<Error>> {
+        let cached = match file.cached() {
+            Ok(cached) => cached,
+            Err(error) => return Err(Rejected { error, payload: memory }),
+        };
+        submit(&mut self.queue, cached, io, memory)
+            .map_err(|Rejected { error, payload }| Rejected { error: error.into(), payload })
+    }
 }
 
 /// A [`CachedQueue`] whose requests are futures, for any executor that runs on one thread. Cheap to
@@ -185,14 +197,6 @@ impl Deref for AsyncCachedQueue {
         &self.reactor
     }
 }
-
-/// The call that submits a request.
-type Submit = fn(
-    &mut Requests,
-    &mut nvio_iomap::CachedFile<nvio_ext4::WritableFile>,
-    IoArgs,
-    Memory,
-) -> Result<(), Rejected<nvio_ext4::Error>>;
 
 impl AsyncCachedQueue {
     /// Reads as [`CachedQueue::submit_read`] does. `io.token` is ignored.

@@ -89,9 +89,10 @@ fn each_path_is_taken() {
         assert_eq!(run["rows"][0]["counters"][counter], 500, "{path}");
     }
     for path in ["buffered", "writethrough"] {
-        let args = format!("/file --count 500 --rw randrw --write --path {path} --json --verify");
-        let run = perf(&disk, &args).json();
-        assert_eq!((&run["total"]["ios"], &run["total"]["errors"]), (&500.into(), &0.into()));
+        let load = "--count 2000 --qd 16 --rw randrw --write --verify --bs 512:2,4k:1,12k:1";
+        let run = perf(&disk, &format!("/file --path {path} --json {load}")).json();
+        assert_eq!((&run["total"]["ios"], &run["total"]["errors"]), (&2000.into(), &0.into()));
+        assert_eq!(run["rows"][0]["qd_granted"], 16, "{path}");
     }
 }
 

@@ -1,7 +1,7 @@
-//! A file, through the page cache of nvio. Its calls wait, so that one request is in flight.
+//! A file, through the page cache of nvio.
 
-use nvio::{IoMode, WritableFile};
-use nvio_iomap::{IoArgs, Mapper, Op};
+use nvio::{CachedQueue, WritableFile};
+use nvio_iomap::{Done, FileError, IoArgs, IoFlags, Mapper, Memory, Op};
 
 use crate::target::{Buffer, Counters, Error, Rejected, Request, Sink, Target};
 
@@ -22,12 +22,13 @@ impl Buffer for Plain {
     }
 }
 
-/// A file in the cache.
+/// A file in the cache, with a queue.
 #[derive(Debug)]
 pub struct Cached {
     file: WritableFile,
-    mode: IoMode,
-    done: Option<(u64, Plain, Result<(), Error>)>,
+    queue: CachedQueue,
+    /// Flags of writes.
+    flags: IoFlags,
     polls: u64,
     empty_polls: u64,
     /// First byte of the filesystem on the namespace.
@@ -36,23 +37,16 @@ pub struct Cached {
 }
 
 impl Cached {
-    /// Creates a target of buffered or writethrough requests. `offset` is the first byte of the
-    /// filesystem on its namespace, and `block_shift` belongs to the namespace's logical block.
-    pub fn new(file: WritableFile, mode: IoMode, offset: u64, block_shift: u32) -> Self {
-        Self { file, mode, done: None, polls: 0, empty_polls: 0, offset, block_shift }
-    }
-
-    fn transfer(&mut self, request: &Request, bytes: &mut [u8]) -> Result<(), Error> {
-        if request.write {
-            let io = IoArgs::at(request.pos);
-            let written = self.file.write_at_with(self.mode, io, bytes);
-            return written.map_err(|error| Error::of(&error));
-        }
-        match self.file.read_at_with(self.mode, request.pos, bytes) {
-            Ok(read) if read == bytes.len() => Ok(()),
-            Ok(read) => Err(Error(format!("only {read} bytes were transferred"))),
-            Err(error) => Err(Error::of(&error)),
-        }
+    /// Creates a target of buffered requests, whose writes have `flags`. `offset` is the first byte of
+    /// the filesystem on its namespace, and `block_shift` belongs to the namespace's logical block.
+    pub fn new(
+        file: WritableFile,
+        queue: CachedQueue,
+        flags: IoFlags,
+        offset: u64,
+        block_shift: u32,
+    ) -> Self {
+        Self { file, queue, flags, polls: 0, empty_polls: 0, offset, block_shift }
     }
 }
 
@@ -66,39 +60,37 @@ impl Target for Cached {
     fn submit(
         &mut self,
         request: &Request,
-        mut buf: Plain,
+        buf: Plain,
         slot: u64,
     ) -> Result<(), Box<Rejected<Plain>>> {
-        if self.done.is_some() {
-            let error = Error("one request is in flight".to_owned());
-            return Err(Box::new(Rejected { error, busy: true, buf: Some(buf) }));
-        }
-        let result = self.transfer(request, buf.bytes());
-        self.done = Some((slot, buf, result));
-        Ok(())
+        let Self { file, queue, flags, .. } = self;
+        let io = IoArgs::at(request.pos).token(slot);
+        let submitted = match request.write {
+            true => queue.submit_write(file, io.flags(*flags), buf.0),
+            false => queue.submit_read(file, io, buf.0),
+        };
+        submitted.map_err(|back| {
+            let busy = matches!(&back.error, nvio::Error::File(error) if error.is_busy());
+            let buf = back.payload.into_bytes().map(Plain);
+            Box::new(Rejected { error: Error::of(&back.error), busy, buf })
+        })
     }
 
     fn ring(&mut self) {}
 
-    fn poll(&mut self, _limit: usize, sink: &mut impl Sink<Plain>) -> usize {
+    fn poll(&mut self, limit: usize, sink: &mut impl Sink<Plain>) -> usize {
+        let count = self.queue.poll(limit, |done| pass_on(done, sink));
         self.polls += 1;
-        match self.done.take() {
-            Some((slot, buf, Ok(()))) => sink.done(slot, buf),
-            Some((slot, buf, Err(error))) => sink.failed(slot, error, Some(buf)),
-            None => {
-                self.empty_polls += 1;
-                return 0;
-            }
-        }
-        1
+        self.empty_polls += u64::from(count == 0);
+        count
     }
 
     fn wait(&mut self, sink: &mut impl Sink<Plain>) -> Result<usize, Error> {
-        Ok(self.poll(1, sink))
+        Ok(self.queue.wait(|done| pass_on(done, sink)))
     }
 
     fn capacity(&self) -> usize {
-        1
+        self.queue.in_flight_max()
     }
 
     fn counters(&self) -> Counters {
@@ -113,5 +105,17 @@ impl Target for Cached {
 
     fn flush(&mut self) -> Result<(), Error> {
         self.file.sync_data().map_err(|error| Error::of(&error))
+    }
+}
+
+fn pass_on(done: Done<nvio_ext4::Error>, sink: &mut impl Sink<Plain>) {
+    let buf = done.memory.and_then(Memory::into_bytes).map(Plain);
+    match (done.result, buf) {
+        (Ok(bytes), Some(buf)) if bytes == buf.0.len() => sink.done(done.token, buf),
+        (Ok(bytes), buf) => {
+            let error = Error(format!("only {bytes} bytes were transferred"));
+            sink.failed(done.token, error, buf);
+        }
+        (Err(error), buf) => sink.failed(done.token, Error::of(&error), buf),
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Mutex, PoisonError};
 
-use nvio::IoMode;
+use nvio::iomap::IoFlags;
 use nvio_perf::cached::Cached;
 use nvio_perf::clock::Monotonic;
 use nvio_perf::distribution::Distribution;
@@ -149,13 +149,14 @@ impl Job<'_> {
             }
             Source::Writable { volume, path, offset, block_shift } => {
                 let file = volume.open_writable(path).map_err(|error| Error::of(&error))?;
-                let mode = match self.settings.way {
-                    Way::Buffered => IoMode::Buffered,
-                    Way::Writethrough => IoMode::Writethrough,
-                    Way::Raw | Way::Simple | Way::Generic | Way::Bounce => IoMode::Direct,
-                };
-                if mode != IoMode::Direct {
-                    return self.drive(Cached::new(file, mode, *offset, *block_shift), &mut waits);
+                if self.settings.way.is_cached() {
+                    let flags = match self.settings.way {
+                        Way::Writethrough => IoFlags::WRITETHROUGH,
+                        _ => IoFlags::empty(),
+                    };
+                    let queue = volume.cached_queue(self.settings.depth.into());
+                    let target = Cached::new(file, queue, flags, *offset, *block_shift);
+                    return self.drive(target, &mut waits);
                 }
                 let queue = volume.writable_queue().map_err(|error| Error::of(&error))?;
                 let extents = starts(&file);
