@@ -46,6 +46,8 @@ struct Timed {
     step: Duration,
     /// The controller does nothing in the last part of each second, in nanoseconds.
     stall: u64,
+    /// Time passes only while the engine waits, not when a poll finds nothing.
+    interrupt: bool,
 }
 
 impl Timed {
@@ -82,7 +84,7 @@ impl Target for Timed {
             machine.pass(Duration::ZERO, budget);
         }
         let count = self.raw.poll(limit, sink);
-        if count == 0 {
+        if count == 0 && !self.interrupt {
             let mut machine = lock(&self.machine);
             let due = machine.until_due().filter(|due| !due.is_zero());
             machine.pass(due.unwrap_or(self.step).min(self.step), 0);
@@ -90,7 +92,16 @@ impl Target for Timed {
         count
     }
 
-    fn wait(&mut self, sink: &mut impl Sink<DmaBuf>) -> Result<usize, Error> {
+    fn wait(
+        &mut self,
+        within: Option<Duration>,
+        sink: &mut impl Sink<DmaBuf>,
+    ) -> Result<usize, Error> {
+        {
+            let mut machine = lock(&self.machine);
+            let due = machine.until_due().filter(|due| !due.is_zero());
+            machine.pass(due.into_iter().chain(within).min().unwrap_or(self.step), 0);
+        }
         Ok(self.poll(usize::MAX, sink))
     }
 
@@ -122,7 +133,8 @@ fn run(service: Service, plan: &Plan, stall: u64, work: &mut impl Workload) -> O
     let machine = Arc::clone(device.machine());
     // A stall is noticed in time, and a rate has its starts in time.
     let step = if stall > 0 { Duration::from_micros(1) } else { Duration::from_millis(1) };
-    let mut timed = Timed { raw, machine: Arc::clone(&machine), step, stall };
+    let interrupt = plan.interrupt;
+    let mut timed = Timed { raw, machine: Arc::clone(&machine), step, stall, interrupt };
     let (stop, live) = (AtomicBool::new(false), Live::default());
     let watch = Watch { stop: &stop, live: &live };
     lock(&machine).hold_clock(true);
@@ -176,6 +188,34 @@ fn a_rate_is_that_of_the_model_where_the_device_keeps_up() {
         assert!(near(p50, 81.0, 2.0), "{arrival:?}: {p50} us");
         assert_eq!((outcome.late, outcome.missed), (0, 0), "{arrival:?}");
     }
+}
+
+#[test]
+fn a_rate_with_interrupts_sleeps_until_the_next_start_or_result() {
+    for arrival in [Arrival::Even, Arrival::Poisson] {
+        let time = 500 * MILLISECOND;
+        let plan = Plan { depth: 64, time, interrupt: true, ..Plan::default() };
+        let outcome = run(drive(), &plan, 0, &mut paced(100_000.0, arrival));
+        let counts = outcome.latency();
+        let p50 = counts.percentile(&counts.histogram(), 0.5).unwrap() as f64 / 1e3;
+        assert!(near(outcome.iops(), 100_000.0, 1.0), "{arrival:?}: {}", outcome.iops());
+        assert!(near(p50, 81.0, 2.0), "{arrival:?}: {p50} us");
+        assert_eq!((outcome.late, outcome.missed), (0, 0), "{arrival:?}");
+        // A start and a result end a sleep each, with a poll before and after it.
+        assert!(outcome.counters.polls <= 4 * outcome.ios() + 100, "{:?}", outcome.counters);
+    }
+}
+
+#[test]
+fn starts_that_pass_while_all_places_are_in_use_are_late_with_interrupts_too() {
+    let time = 500 * MILLISECOND;
+    let plan = Plan { depth: 4, time, interrupt: true, ..Plan::default() };
+    // Four requests in 100 microseconds, and five that are due.
+    let service = Service::new().latency(Duration::from_micros(100));
+    let outcome = run(service, &plan, 0, &mut paced(50_000.0, Arrival::Even));
+    assert!(near(outcome.iops(), 40_000.0, 1.0), "{}", outcome.iops());
+    let due = outcome.late + outcome.missed;
+    assert!((24_800..=25_000).contains(&due), "{} and {}", outcome.late, outcome.missed);
 }
 
 #[test]

@@ -248,6 +248,14 @@ fn a_rate_is_kept_and_counted_from_the_intended_start() {
     assert!(elapsed >= 499_000_000, "{elapsed}");
     assert_eq!(run["settings"]["arrival"], "even");
     assert_eq!(run["total"]["ios"], 1000);
+    // Asleep until the next start: a few polls for each, where a thread that polls has thousands.
+    let run = perf(&disk, "/file --rate 1000 --arrival even --count 200 --interrupt --json").json();
+    assert_eq!(
+        (&run["total"]["ios"], &run["settings"]["wait"]),
+        (&200.into(), &"interrupt".into())
+    );
+    let counter = |name: &str| run["total"]["counters"][name].as_u64().unwrap();
+    assert!(counter("sleeps") > 0 && counter("polls") < 200 * 20, "{run}");
     perf(&disk, "/file --rate 5k --latency none").refused(&["--rate needs the clock"]);
 }
 

@@ -1,5 +1,7 @@
 //! A file, through the page cache of nvio.
 
+use std::time::Duration;
+
 use nvio::{CachedQueue, WritableFile};
 use nvio_iomap::{Done, FileError, IoArgs, IoFlags, Mapper, Memory, Op};
 
@@ -85,8 +87,20 @@ impl Target for Cached {
         count
     }
 
-    fn wait(&mut self, sink: &mut impl Sink<Plain>) -> Result<usize, Error> {
-        Ok(self.queue.wait(|done| pass_on(done, sink)))
+    fn wait(
+        &mut self,
+        within: Option<Duration>,
+        sink: &mut impl Sink<Plain>,
+    ) -> Result<usize, Error> {
+        match within {
+            None => Ok(self.queue.wait(|done| pass_on(done, sink))),
+            // The cache has no file descriptor to wait for its results.
+            Some(_) if self.queue.in_flight() > 0 => Ok(self.poll(usize::MAX, sink)),
+            Some(within) => {
+                std::thread::sleep(within);
+                Ok(0)
+            }
+        }
     }
 
     fn capacity(&self) -> usize {

@@ -1,5 +1,7 @@
 //! The loop that keeps requests in flight.
 
+use std::time::Duration;
+
 use crate::clock::Clock;
 use crate::outcome::{Failed, Outcome, Second, Side};
 use crate::plan::{Latency, Plan, Watch};
@@ -20,6 +22,8 @@ const SECOND: u64 = 1_000_000_000;
 const TURNS_MAX: u32 = 256;
 /// Longest time between two looks in nanoseconds, after which they become more frequent.
 const LOOK_MAX: u64 = 2_000_000;
+/// Longest sleep until a start. The end of the run is noticed after it.
+const SLEEP_MAX: Duration = Duration::from_millis(10);
 /// Most seconds that are kept apart: a day.
 const SECONDS_MAX: usize = 86_400;
 
@@ -158,7 +162,7 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
                 self.submit();
             }
             let mut count = self.complete();
-            if count == 0 && self.plan.interrupt && self.in_flight > 0 {
+            if count == 0 && self.plan.interrupt {
                 count = self.sleep()?;
             }
             self.gathered = self.gathered.saturating_add(count);
@@ -295,9 +299,37 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
         usize::try_from(total.ios[0] + total.ios[1]).unwrap_or(usize::MAX)
     }
 
-    /// Sleeps until there are results.
+    /// Sleeps until there are results, or until the next request is due.
     #[cold]
     fn sleep(&mut self) -> Result<usize, Error> {
+        match self.until_due() {
+            Some(Duration::ZERO) => Ok(0),
+            Some(time) => self.wait(Some(time.min(SLEEP_MAX))),
+            None if self.in_flight == 0 => Ok(0),
+            None => {
+                let count = self.wait(None)?;
+                if self.quota > 0 && self.work.due().is_some() {
+                    // No slot was free for the requests that became due meanwhile.
+                    self.now = self.clock.now();
+                    self.note_full();
+                }
+                Ok(count)
+            }
+        }
+    }
+
+    /// Returns the time until a request may be submitted. `None` if it needs a result first.
+    fn until_due(&mut self) -> Option<Duration> {
+        if self.quota == 0 || self.slots.next().is_none() {
+            return None;
+        }
+        let due = self.work.due()?;
+        Some(Duration::from_nanos(due.saturating_sub(self.clock.now())))
+    }
+
+    /// Waits for results, no longer than `within`.
+    #[cold]
+    fn wait(&mut self, within: Option<Duration>) -> Result<usize, Error> {
         let Self { target, clock, work, slots, tally, now, plan, turns, .. } = self;
         // A sleep is long: look at the clock after each.
         turns.left = 1;
@@ -311,7 +343,7 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
             go_on: plan.go_on,
         };
         let errors = takes.tally.errors;
-        let count = target.wait(&mut takes)?;
+        let count = target.wait(within, &mut takes)?;
         self.in_flight -= count.min(self.in_flight);
         if W::PLAIN_READS {
             tally.sides[0].ios += count as u64 - (tally.errors - errors);
@@ -412,7 +444,7 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
     fn drain(mut self, mut outcome: Outcome) -> Result<Outcome, Error> {
         while self.in_flight > 0 {
             if self.complete() == 0 && self.plan.interrupt {
-                self.sleep()?;
+                self.wait(None)?;
             }
         }
         outcome.granted = self.plan.depth.min(self.target.capacity());

@@ -1,11 +1,14 @@
 //! A file, past the cache.
 
+use std::time::Duration;
+
 use nvio_ext4::{Error as FsError, OpenInode};
 use nvio_iomap::{
     DmaBuf, Done, FileError, FileQueue, Handler, IoArgs, IoFlags, Mapper, Memory, Op, Queue,
     Rejected, Tag,
 };
 
+use crate::sleep;
 use crate::target::{self, Counters, Error, Request, Sink, Target};
 
 /// The way of a request through iomap.
@@ -130,6 +133,8 @@ pub struct FileTarget<A> {
     /// First byte of the filesystem on the namespace.
     offset: u64,
     block_shift: u32,
+    /// Sleeps with a limit, which the queue pair does not count.
+    sleeps: u64,
 }
 
 impl<A: FileAccess> FileTarget<A> {
@@ -145,7 +150,7 @@ impl<A: FileAccess> FileTarget<A> {
             Way::Generic => IoFlags::GENERIC,
             Way::Bounce => IoFlags::BOUNCE,
         };
-        Self { access, way, flags, offset, block_shift }
+        Self { access, way, flags, offset, block_shift, sleeps: 0 }
     }
 
     #[inline(always)]
@@ -202,10 +207,23 @@ impl<A: FileAccess> Target for FileTarget<A> {
         self.access.parts().1.poll_with(limit, &mut Takes(sink))
     }
 
-    fn wait(&mut self, sink: &mut impl Sink<DmaBuf>) -> Result<usize, Error> {
+    fn wait(
+        &mut self,
+        within: Option<Duration>,
+        sink: &mut impl Sink<DmaBuf>,
+    ) -> Result<usize, Error> {
         let mut takes = Takes(sink);
-        let waited = self.access.parts().1.wait(|done| takes.completed(done));
-        waited.map_err(|error| Error::of(&error))
+        let queue = self.access.parts().1;
+        let Some(within) = within else {
+            let waited = queue.wait(|done| takes.completed(done));
+            return waited.map_err(|error| Error::of(&error));
+        };
+        let may_sleep = queue.prepare_to_sleep();
+        if may_sleep && let Some(event) = queue.event_fd() {
+            sleep::until_readable(event, within);
+            self.sleeps += 1;
+        }
+        Ok(self.poll(usize::MAX, sink))
     }
 
     fn capacity(&self) -> usize {
@@ -214,7 +232,10 @@ impl<A: FileAccess> Target for FileTarget<A> {
 
     fn counters(&self) -> Counters {
         let counters = Counters::default().with_iomap(&self.access.queue().counters());
-        self.access.pair_counters().map_or(counters, |pair| counters.with_driver(&pair))
+        let mut counters =
+            self.access.pair_counters().map_or(counters, |pair| counters.with_driver(&pair));
+        counters.sleeps += self.sleeps;
+        counters
     }
 
     fn lba(&mut self, pos: u64) -> Option<u64> {

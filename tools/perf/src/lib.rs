@@ -21,6 +21,7 @@ pub mod pattern;
 pub mod plan;
 pub mod random;
 pub mod raw;
+mod sleep;
 mod slots;
 pub mod target;
 pub mod uniform;

@@ -1,10 +1,13 @@
 //! A range of a namespace.
 
+use std::time::Duration;
+
 use nvio_driver::{
     Completion, Controller, DmaBuf, Error as DriverError, Handler, Namespace, QueuePair, Rejected,
     WritableNamespace,
 };
 
+use crate::sleep;
 use crate::target::{self, Counters, Error, Request, Sink, Target};
 
 type Pair = QueuePair<u64>;
@@ -16,6 +19,8 @@ pub struct Raw {
     controller: Controller,
     namespace: Namespace,
     writable: Option<WritableNamespace>,
+    /// Sleeps with a limit, which the pair does not count.
+    sleeps: u64,
 }
 
 impl Raw {
@@ -31,7 +36,7 @@ impl Raw {
     ) -> Result<Self, Error> {
         let pair = controller.queue_pair(depth).map_err(|error| Error::of(&error))?;
         let (controller, namespace) = (controller.clone(), namespace.clone());
-        Ok(Self { pair, controller, namespace, writable: writable.cloned() })
+        Ok(Self { pair, controller, namespace, writable: writable.cloned(), sleeps: 0 })
     }
 
     #[cold]
@@ -84,9 +89,23 @@ impl Target for Raw {
         self.pair.poll_with(limit, &mut Takes(sink))
     }
 
-    fn wait(&mut self, sink: &mut impl Sink<DmaBuf>) -> Result<usize, Error> {
+    fn wait(
+        &mut self,
+        within: Option<Duration>,
+        sink: &mut impl Sink<DmaBuf>,
+    ) -> Result<usize, Error> {
         let mut takes = Takes(sink);
-        self.pair.wait(|done| takes.completed(done)).map_err(|error| Error::of(&error))
+        let Some(within) = within else {
+            let waited = self.pair.wait(|done| takes.completed(done));
+            return waited.map_err(|error| Error::of(&error));
+        };
+        if self.pair.prepare_to_sleep()
+            && let Some(event) = self.pair.event_fd()
+        {
+            sleep::until_readable(event, within);
+            self.sleeps += 1;
+        }
+        Ok(self.pair.poll_with(usize::MAX, &mut takes))
     }
 
     fn capacity(&self) -> usize {
@@ -94,7 +113,9 @@ impl Target for Raw {
     }
 
     fn counters(&self) -> Counters {
-        Counters::default().with_driver(&self.pair.counters())
+        let mut counters = Counters::default().with_driver(&self.pair.counters());
+        counters.sleeps += self.sleeps;
+        counters
     }
 
     fn lba(&mut self, pos: u64) -> Option<u64> {

@@ -1,6 +1,7 @@
 //! The device or file that requests go to, by one queue of one thread.
 
 use std::fmt;
+use std::time::Duration;
 
 use nvio_driver::DmaBuf;
 use nvio_iomap::Reason;
@@ -122,11 +123,16 @@ pub trait Target {
     /// Passes at most `limit` results on, and returns their number.
     fn poll(&mut self, limit: usize, sink: &mut impl Sink<Self::Buf>) -> usize;
 
-    /// Waits for results, passes them on, and returns their number.
+    /// Waits for results, passes them on, and returns their number. With `within`, waits no longer
+    /// than that, also if nothing is in flight, and may return earlier.
     ///
     /// # Errors
     /// If the device fails.
-    fn wait(&mut self, sink: &mut impl Sink<Self::Buf>) -> Result<usize, Error>;
+    fn wait(
+        &mut self,
+        within: Option<Duration>,
+        sink: &mut impl Sink<Self::Buf>,
+    ) -> Result<usize, Error>;
 
     /// Returns the largest number of requests in flight.
     fn capacity(&self) -> usize;

@@ -1,5 +1,6 @@
 //! The threads of a run: each has a processor, a queue and a part of the positions.
 
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Mutex, PoisonError};
@@ -21,7 +22,7 @@ use nvio_perf::target::{Error, Target};
 use nvio_perf::uniform::UniformReads;
 use nvio_perf::verify::Verify;
 use nvio_uring::queue::Kernel;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity, set_current_timer_slack};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::perf::rows::{Row, Source};
@@ -124,6 +125,10 @@ impl Job<'_> {
         // Without the right to choose a processor, the kernel chooses.
         if let Err(error) = pin(&self.settings.cpus, self.index) {
             log::debug!("thread {}: {error}", self.index);
+        }
+        if self.settings.interrupt && self.settings.rate.is_some() {
+            // Else the kernel may wake the thread 50 microseconds after a start.
+            set_current_timer_slack(NonZeroU64::new(1)).unwrap_or(());
         }
         // The others wait for this thread, also if it fails.
         let mut waits = Ready(Some(self.ready));

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
-use io_uring::types::Fixed;
+use io_uring::types::{Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use nvio_perf::target::{Counters, Error, Rejected, Request, Sink, Target};
 
@@ -249,10 +250,28 @@ impl Target for Kernel {
         count
     }
 
-    fn wait(&mut self, sink: &mut impl Sink<Pages>) -> Result<usize, Error> {
-        match either!(&self.ring, it => it.submit_and_wait(1)) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(Error::of(&error)),
-            _ => Ok(self.poll(usize::MAX, sink)),
+    fn wait(
+        &mut self,
+        within: Option<Duration>,
+        sink: &mut impl Sink<Pages>,
+    ) -> Result<usize, Error> {
+        let waited = match within {
+            None => either!(&self.ring, it => it.submit_and_wait(1)),
+            Some(within) if self.in_flight == 0 => {
+                std::thread::sleep(within);
+                return Ok(0);
+            }
+            // Without interrupts the kernel has nothing to wake it in time.
+            Some(_) if self.place.polls => return Ok(self.poll(usize::MAX, sink)),
+            Some(within) => {
+                let time = Timespec::from(within);
+                let args = SubmitArgs::new().timespec(&time);
+                either!(&self.ring, it => it.submitter().submit_with_args(1, &args))
+            }
+        };
+        match waited.map_err(|error| (error.raw_os_error(), error)) {
+            Ok(_) | Err((Some(libc::EINTR | libc::ETIME), _)) => Ok(self.poll(usize::MAX, sink)),
+            Err((_, error)) => Err(Error::of(&error)),
         }
     }
 
@@ -337,7 +356,7 @@ mod tests {
         queue.ring();
         let mut taken = Taken::default();
         while taken.done.len() + taken.failed.len() < requests.len() {
-            queue.wait(&mut taken).unwrap();
+            queue.wait(None, &mut taken).unwrap();
         }
         taken
     }

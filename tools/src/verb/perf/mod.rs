@@ -151,8 +151,8 @@ struct LoadArgs {
     /// Poll for results. This is the default.
     #[arg(long, conflicts_with = "interrupt")]
     poll: bool,
-    /// Sleep until an interrupt when there is no result.
-    #[arg(long, conflicts_with = "rate")]
+    /// Sleep until an interrupt when there is no result, and with --rate until the next start.
+    #[arg(long)]
     interrupt: bool,
     /// Seed of positions and patterns.
     #[arg(long, value_name = "N", default_value_t = 1)]
