@@ -96,6 +96,32 @@ fn each_path_is_taken() {
     }
 }
 
+/// The embedded controller takes commands of 128 KiB.
+#[test]
+fn requests_to_the_device_may_be_larger_than_a_command() {
+    let disk = disk();
+    let run = perf(&disk, "--raw --rw read --bs 1M --qd 8 --count 100 --json").json();
+    let row = &run["rows"][0];
+    assert_eq!((&row["ios"], &row["bytes"]), (&100.into(), &(100_u64 << 20).into()));
+    assert_eq!((&row["qd_granted"], &row["latency_ns"]["count"]), (&8.into(), &100.into()));
+    // Each part has the data of its own place.
+    let args =
+        "--raw --write --force --rw randrw --bs 4k:2,300k:1,1M:1 --verify --count 400 --json";
+    let run = perf(&disk, args).json();
+    assert_eq!((&run["total"]["ios"], &run["total"]["errors"]), (&400.into(), &0.into()));
+    let image = disk.image();
+    fs::write(&image, vec![0; 48 << 20]).unwrap();
+    let server = Server::start(
+        &disk,
+        &["--lba-size", "512", "--fault", "status=unrecovered-read-error,op=read,lba=300"],
+    );
+    let args = "--raw --rw read --bs 1M --qd 4 --count 48 --retries 0 --continue --json";
+    let run = server.perf(args);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let run: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!((&run["total"]["errors"], &run["total"]["ios"]), (&1.into(), &47.into()));
+}
+
 #[test]
 fn several_files_have_a_row_each_and_a_total() {
     let disk = disk();

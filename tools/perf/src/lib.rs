@@ -1,7 +1,7 @@
 //! The load of `nvio perf`: requests in flight, their positions, the clock and the latencies.
 //!
 //! [`engine::run`] keeps requests in flight on a [`Target`](target::Target), which is a namespace
-//! ([`raw`]), a file past the cache ([`mod@file`]) or a file through the cache ([`cached`]). A
+//! ([`raw`], or [`split_raw`] for requests of several commands), a file past the cache ([`mod@file`]) or a file through the cache ([`cached`]). A
 //! [`Workload`](workload::Workload) chooses the requests. The [`Clock`](clock::Clock) is a parameter,
 //! so that tests count latencies on a clock of their own.
 //!
@@ -23,6 +23,7 @@ pub mod random;
 pub mod raw;
 mod sleep;
 mod slots;
+pub mod split_raw;
 pub mod target;
 pub mod uniform;
 pub mod verify;

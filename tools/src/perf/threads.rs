@@ -18,6 +18,7 @@ use nvio_perf::pattern::Origin;
 use nvio_perf::plan::{Latency, Live, Plan, Watch};
 use nvio_perf::random::Random;
 use nvio_perf::raw::Raw;
+use nvio_perf::split_raw::SplitRaw;
 use nvio_perf::target::{Error, Target};
 use nvio_perf::uniform::UniformReads;
 use nvio_perf::verify::Verify;
@@ -137,9 +138,13 @@ impl Job<'_> {
                 let controller = owner.controller();
                 let controller =
                     controller.ok_or_else(|| Error("there is no controller".to_owned()))?;
-                let depth = self.settings.depth;
-                let target = Raw::new(controller, namespace, writable.as_ref(), depth);
-                self.drive(target?, &mut waits)
+                let (depth, writable) = (self.settings.depth, writable.as_ref());
+                let bytes = self.bytes_max();
+                if bytes > namespace.max_transfer() {
+                    let target = SplitRaw::new(controller, namespace, writable, depth, bytes);
+                    return self.drive(target?, &mut waits);
+                }
+                self.drive(Raw::new(controller, namespace, writable, depth)?, &mut waits)
             }
             Source::Kernel(place) => {
                 self.drive(Kernel::new(place, self.settings.depth)?, &mut waits)
@@ -178,6 +183,13 @@ impl Job<'_> {
             Way::Bounce => file::Way::Bounce,
             Way::Raw | Way::Simple | Way::Buffered | Way::Writethrough => file::Way::Simple,
         }
+    }
+
+    /// Returns the size of the largest request of the load, the preparation and the check at the end.
+    fn bytes_max(&self) -> usize {
+        let has_pass = self.settings.prepare || self.settings.verify;
+        let pass = if has_pass { usize::try_from(PASS_BYTES).unwrap_or(usize::MAX) } else { 0 };
+        self.settings.bytes_max().max(pass)
     }
 
     /// Returns the positions of this thread.
