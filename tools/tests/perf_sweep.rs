@@ -109,13 +109,17 @@ fn a_table_has_a_row_for_each_load_with_its_ratio_and_spread() {
     {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
-    let rows = text.lines().filter(|line| line.starts_with("randread "));
+    // The notes have " QD ".
+    let is_row = |line: &&str| line.starts_with("randread ") && !line.contains(" QD ");
+    let rows = text.lines().filter(is_row);
     let rows: Vec<Vec<&str>> = rows.map(|line| line.split_whitespace().take(5).collect()).collect();
     let sizes = ["4k", "8k", "16k"];
     let expected = sizes
         .iter()
         .flat_map(|&size| ["simple", "bounce"].map(|path| vec!["randread", size, "32", "1", path]));
     assert_eq!(rows, expected.collect::<Vec<_>>());
+    assert!(text.contains("8k QD 32 simple: not on the simple path: 100 length\n"), "{text}");
+    assert!(!text.contains(" 4k QD 32 simple: ") && !text.contains("bounce: "), "{text}");
     // Without a comparison there is no ratio.
     let text = perf(&disk, "--raw --sweep qd=1,2 --rounds 1 --count 50 --latency none").text();
     assert!(!text.contains("spread") && text.contains("latency: not measured"), "{text}");
@@ -147,7 +151,7 @@ fn a_profile_has_the_known_loads() {
     };
     let reads = ["read 1M 8 1", "read 128k 32 1", "randread 4k 32 4", "randread 4k 1 1"];
     let writes = ["write 1M 8 1", "write 128k 32 1", "randwrite 4k 32 4", "randwrite 4k 1 1"];
-    let run = perf(&disk, "/file --profile quick --count 20 --json").json();
+    let run = perf(&disk, "--raw --profile quick --count 20 --json").json();
     assert_eq!(shown(&run), reads);
     let svg = disk.path("profile.svg");
     let args = format!("/file --profile quick --count 20 --write --json --svg {}", svg.display());

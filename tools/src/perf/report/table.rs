@@ -2,7 +2,7 @@
 
 use nvio_perf::outcome::Outcome;
 use nvio_perf::plan::Latency;
-use nvio_perf::target::REASONS;
+use nvio_perf::target::{Counters, REASONS};
 
 use super::PERCENTILES;
 use super::units::{bandwidth, count, nanos};
@@ -144,15 +144,7 @@ fn notes(name: &str, outcome: &Outcome) -> String {
             mean(writes.latency.mean())
         ));
     }
-    let left: Vec<String> = REASONS
-        .iter()
-        .zip(outcome.counters.reasons)
-        .filter(|(_, count)| *count > 0)
-        .map(|((_, reason), count)| format!("{count} {reason}"))
-        .collect();
-    if !left.is_empty() {
-        notes.push(format!("not on the simple path: {}", left.join(", ")));
-    }
+    notes.extend(off_simple_path(&outcome.counters));
     let counters = &outcome.counters;
     for (count, what) in [
         (outcome.errors, "errors, which are not part of IOPS"),
@@ -168,6 +160,14 @@ fn notes(name: &str, outcome: &Outcome) -> String {
         }
     }
     notes.into_iter().map(|note| format!("{name}: {note}\n")).collect()
+}
+
+/// Formats the reasons of requests that left the simple path. `None` if there are none.
+pub fn off_simple_path(counters: &Counters) -> Option<String> {
+    let reasons = REASONS.iter().zip(counters.reasons).filter(|(_, count)| *count > 0);
+    let reasons: Vec<String> =
+        reasons.map(|((_, reason), count)| format!("{count} {reason}")).collect();
+    (!reasons.is_empty()).then(|| format!("not on the simple path: {}", reasons.join(", ")))
 }
 
 /// Formats the devices and the machine.

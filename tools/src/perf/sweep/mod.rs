@@ -136,6 +136,11 @@ impl Cell {
         self.spread(|round| Some(round.iops()))
     }
 
+    /// Returns the counters of all rounds.
+    pub fn counters(&self) -> Counters {
+        self.rounds.iter().fold(Counters::default(), |sum, round| sum.plus(round.counters))
+    }
+
     /// Adds a round, and returns its number of errors.
     fn add(&mut self, rows: &[measurement::Row]) -> u64 {
         let mut total = Outcome::default();

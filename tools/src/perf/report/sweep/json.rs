@@ -1,6 +1,5 @@
 //! A sweep as one JSON document, which docs/perf-json.md describes.
 
-use nvio_perf::target::Counters;
 use serde_json::{Value, json};
 
 use crate::perf::report::json::{
@@ -37,8 +36,7 @@ fn cell(of: &Sweep, index: usize, full: bool) -> Option<Value> {
     });
     let against = of.baseline.as_ref().and_then(|against| against.changes.get(index)?.as_ref());
     let sum = |count: fn(&Round) -> u64| cell.rounds.iter().map(count).sum::<u64>();
-    let totals =
-        cell.rounds.iter().fold(Counters::default(), |sum, round| sum.plus(round.counters));
+    let totals = cell.counters();
     Some(json!({
         "rw": load.rw.name(),
         "bs": Sizes(&load.sizes).to_string(),

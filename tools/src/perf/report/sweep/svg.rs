@@ -37,7 +37,10 @@ pub fn render(of: &Sweep) -> String {
         let picture = Picture { of, across, cells, name };
         charts.extend([picture.rate(), picture.ratio(), picture.latency()].into_iter().flatten());
     }
-    let notes: Vec<String> = table::about(of).lines().map(str::to_owned).collect();
+    let legend = "markers are medians; bars reach from the lowest to the highest round";
+    let about = table::about(of);
+    let notes = std::iter::once(legend).chain(about.lines());
+    let notes: Vec<String> = notes.map(str::to_owned).collect();
     chart::document(&charts, &notes, &json::document(of, false).to_string())
 }
 

@@ -3,9 +3,9 @@
 use nvio_perf::plan::Latency;
 
 use crate::perf::change::Change;
-use crate::perf::report::table::{baseline, clock, machine};
+use crate::perf::report::table::{baseline, clock, machine, off_simple_path};
 use crate::perf::report::units::{bandwidth, count, nanos};
-use crate::perf::settings::{Settings, Sizes};
+use crate::perf::settings::{Settings, Sizes, Way};
 use crate::perf::sweep::statistics::Spread;
 use crate::perf::sweep::{Cell, Round, Sweep};
 use crate::record::Record;
@@ -127,6 +127,11 @@ fn notes(cell: &Cell) -> String {
         if count > 0 {
             text += &format!("{name}: {count} {what}\n");
         }
+    }
+    // Other ways leave it because they were asked to.
+    let is_simple = load.way == Way::Simple && !load.rw.writes();
+    if let Some(note) = off_simple_path(&cell.counters()).filter(|_| is_simple) {
+        text += &format!("{name}: {note}\n");
     }
     let granted = cell.rounds.iter().map(|round| round.granted).min();
     if let Some(granted) = granted.filter(|&granted| granted < load.depth.into()) {
