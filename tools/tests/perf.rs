@@ -104,6 +104,8 @@ fn requests_to_the_device_may_be_larger_than_a_command() {
     let row = &run["rows"][0];
     assert_eq!((&row["ios"], &row["bytes"]), (&100.into(), &(100_u64 << 20).into()));
     assert_eq!((&row["qd_granted"], &row["latency_ns"]["count"]), (&8.into(), &100.into()));
+    let run = perf(&disk, "--raw --rw read --bs 1M --qd 2 --count 20 --interrupt --json").json();
+    assert_eq!(run["total"]["ios"], 20);
     // Each part has the data of its own place.
     let args =
         "--raw --write --force --rw randrw --bs 4k:2,300k:1,1M:1 --verify --count 400 --json";

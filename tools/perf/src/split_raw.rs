@@ -1,5 +1,7 @@
 //! A range of a namespace with requests that are larger than a command.
 
+use std::time::Duration;
+
 use nvio_driver::{Controller, DmaBuf, Namespace, SplitBuffer, WritableNamespace};
 
 use crate::raw::Raw;
@@ -120,10 +122,18 @@ impl Target for SplitRaw {
         gather.count
     }
 
-    fn wait(&mut self, sink: &mut impl Sink<DmaBuf>) -> Result<usize, Error> {
+    fn wait(
+        &mut self,
+        within: Option<Duration>,
+        sink: &mut impl Sink<DmaBuf>,
+    ) -> Result<usize, Error> {
         let mut gather = Gather { parts: &mut self.parts, sink, count: 0 };
+        if within.is_some() {
+            self.raw.wait(within, &mut gather)?;
+            return Ok(gather.count);
+        }
         while gather.count == 0 && gather.parts.in_flight > 0 {
-            self.raw.wait(&mut gather)?;
+            self.raw.wait(None, &mut gather)?;
         }
         Ok(gather.count)
     }
