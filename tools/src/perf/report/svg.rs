@@ -3,7 +3,7 @@
 use nvio_perf::outcome::Outcome;
 
 use super::chart::{self, Axis, Chart, Series};
-use super::units::{count, nanos};
+use super::units::{count, round_nanos};
 use super::{json, table};
 use crate::perf::measurement::Measurement;
 
@@ -55,7 +55,7 @@ fn latency(rows: &[(&str, &Outcome)]) -> Option<Chart> {
     Some(Chart {
         title: "Latency".to_owned(),
         x: Axis { label, range: (0.0, nines.ceil()), ticks },
-        y: Axis::logarithmic("latency, logarithmic", least, most, |at| nanos(at).replace(".0", "")),
+        y: Axis::logarithmic("latency, logarithmic", least, most, round_nanos),
         series,
     })
 }

@@ -38,6 +38,16 @@ pub fn nanos(nanos: f64) -> String {
     }
 }
 
+/// Formats round nanoseconds, such as those of a tick, in the largest unit of which there is one.
+pub fn round_nanos(nanos: f64) -> String {
+    match nanos {
+        _ if nanos >= 1e9 => format!("{}s", nanos / 1e9),
+        _ if nanos >= 1e6 => format!("{}ms", nanos / 1e6),
+        _ if nanos >= 1e3 => format!("{}us", nanos / 1e3),
+        _ => format!("{nanos}ns"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +58,8 @@ mod tests {
         assert_eq!(shown, ["0", "999", "9999", "12.3k", "812k", "1.23M", "37.5M"]);
         let shown = [0.0, 812.0, 81_234.0, 123_456.0, 1.5e6, 2.25e9].map(nanos);
         assert_eq!(shown, ["0ns", "812ns", "81.2us", "123us", "1.5ms", "2.2s"]);
+        let shown = [0.5, 200.0, 5e3, 2e6, 1e9].map(round_nanos);
+        assert_eq!(shown, ["0.5ns", "200ns", "5us", "2ms", "1s"]);
         assert_eq!([1e6, 4.2e9].map(bandwidth), ["1.0 MiB/s", "4005 MiB/s"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{json, table};
 use crate::perf::report::chart::{self, Axis, Chart, Series};
-use crate::perf::report::units::{count, nanos};
+use crate::perf::report::units::{count, round_nanos};
 use crate::perf::settings::{Settings, Sizes, Way};
 use crate::perf::sweep::statistics::Spread;
 use crate::perf::sweep::{Cell, Round, Sweep};
@@ -11,7 +11,7 @@ use crate::perf::sweep::{Cell, Round, Sweep};
 const TICKS_MAX: usize = 16;
 /// Distance of markers of the same load, in loads, depths or sizes.
 const BESIDE: f64 = 0.05;
-/// A logarithmic axis is used for ratios whose highest is this many times the lowest.
+/// An axis is logarithmic if the highest value is this many times the lowest.
 const WIDE: f64 = 10.0;
 
 /// The meaning of the horizontal axis.
@@ -86,6 +86,32 @@ fn names(cells: &[Cell], across: Across) -> Vec<String> {
     names
 }
 
+/// The figure on a vertical axis.
+struct Measured<'m, F> {
+    label: &'m str,
+    /// Formats a tick.
+    tick: F,
+    /// Ratios, whose axis need not begin at 0.
+    is_ratio: bool,
+}
+
+impl<'m, F: Fn(f64) -> String> Measured<'m, F> {
+    fn new(label: &'m str, tick: F) -> Self {
+        Self { label, tick, is_ratio: false }
+    }
+
+    fn axis(&self, min: f64, max: f64, is_wide: bool) -> Axis {
+        match (is_wide, self.is_ratio) {
+            (true, _) => {
+                let label = format!("{}, logarithmic", self.label);
+                Axis::logarithmic(&label, min, max, &self.tick)
+            }
+            (false, true) => Axis::between(self.label, min, max, &self.tick),
+            (false, false) => Axis::linear(self.label, max, &self.tick),
+        }
+    }
+}
+
 /// Cells with a horizontal axis in common.
 struct Picture<'s> {
     of: &'s Sweep,
@@ -97,19 +123,13 @@ struct Picture<'s> {
 impl Picture<'_> {
     /// Draws requests a second, or bandwidth if the sizes differ.
     fn rate(&self) -> Option<Chart> {
-        let is_bandwidth = matches!(self.across, Across::Load | Across::Size);
-        if is_bandwidth {
+        if matches!(self.across, Across::Load | Across::Size) {
             let mib = |round: &Round| Some(round.bandwidth() / f64::from(1 << 20));
-            let spread = |cell: &Cell| cell.spread(mib);
-            let axis = |min: f64, max: f64| {
-                Axis::logarithmic("bandwidth (MiB/s), logarithmic", min, max, short)
-            };
-            return self.chart("Bandwidth", spread, axis, f64::log10);
+            let figure = |cell: &Cell| cell.spread(mib);
+            return self.chart("Bandwidth", figure, &Measured::new("bandwidth (MiB/s)", short));
         }
-        let axis = |_, max| {
-            Axis::linear("requests a second (IOPS)", max, |at| count(at).replace(".0", ""))
-        };
-        self.chart("Requests a second", Cell::iops, axis, |iops| iops)
+        let measured = Measured::new("requests a second (IOPS)", short);
+        self.chart("Requests a second", Cell::iops, &measured)
     }
 
     /// Draws the ratios to the first way. `None` without a comparison.
@@ -117,46 +137,38 @@ impl Picture<'_> {
         let first = table::first_way(self.of)?;
         let title = format!("Ratio of the requests a second to {first}, of each round");
         let label = format!("requests a second / {first}");
-        let figure = |cell: &Cell| self.of.ratio(cell);
-        let ratios = || self.cells.iter().filter_map(|cell| figure(cell));
-        let lowest = ratios().map(|ratio| ratio.min).fold(f64::MAX, f64::min);
-        let highest = ratios().map(|ratio| ratio.max).fold(0.0, f64::max);
-        if lowest > 0.0 && highest / lowest >= WIDE {
-            let label = format!("{label}, logarithmic");
-            let axis =
-                |min: f64, max: f64| Axis::logarithmic(&label, min, max, |at| format!("{at}"));
-            return self.chart(&title, figure, axis, f64::log10);
-        }
-        let axis = |min: f64, max: f64| Axis::between(&label, min, max, |at| format!("{at:.2}"));
-        self.chart(&title, figure, axis, |ratio| ratio)
+        let tick =
+            |at: f64| format!("{at:.3}").trim_end_matches('0').trim_end_matches('.').to_owned();
+        let measured = Measured { is_ratio: true, ..Measured::new(&label, tick) };
+        self.chart(&title, |cell| self.of.ratio(cell), &measured)
     }
 
     /// Draws mean latencies. `None` if the clock was not read.
     fn latency(&self) -> Option<Chart> {
-        let spread = |cell: &Cell| cell.spread(|round| round.mean);
-        let axis = |min: f64, max: f64| {
-            Axis::logarithmic("mean latency, logarithmic", min, max, |at| {
-                nanos(at).replace(".0", "")
-            })
-        };
-        self.chart("Mean latency", spread, axis, f64::log10)
+        let figure = |cell: &Cell| cell.spread(|round| round.mean);
+        self.chart("Mean latency", figure, &Measured::new("mean latency", round_nanos))
     }
 
     fn chart(
         &self,
         title: &str,
         figure: impl Fn(&Cell) -> Option<Spread>,
-        axis: impl Fn(f64, f64) -> Axis,
-        scale: impl Fn(f64) -> f64,
+        measured: &Measured<'_, impl Fn(f64) -> String>,
     ) -> Option<Chart> {
+        let spreads: Vec<Spread> = self.cells.iter().filter_map(|cell| figure(cell)).collect();
+        let max = spreads.iter().map(|spread| spread.max).fold(0.0, f64::max);
+        let positive = spreads.iter().map(|spread| spread.min).filter(|&min| min > 0.0);
+        let min = positive.fold(max, f64::min);
+        if max <= 0.0 {
+            return None;
+        }
+        let is_wide = max / min >= WIDE;
+        let scale = |value: f64| if is_wide { value.max(min).log10() } else { value };
         let mut series: Vec<(Way, Series)> = Vec::new();
-        let (mut min, mut max) = (f64::MAX, 0.0_f64);
         for cell in &self.cells {
             let Some(spread) = figure(cell) else { continue };
-            (min, max) = (min.min(spread.min), max.max(spread.max));
             let way = if self.across == Across::Way { Way::Raw } else { cell.settings.way };
-            let number = self.number(way);
-            let at = self.position(&cell.settings, number);
+            let at = self.position(&cell.settings, self.number(way));
             let index = series.iter().position(|(known, _)| *known == way).unwrap_or_else(|| {
                 let name = if self.across == Across::Way { self.name.as_str() } else { way.name() };
                 let is_loose = matches!(self.across, Across::Load | Across::Way);
@@ -168,10 +180,10 @@ impl Picture<'_> {
             series.bars.push((at, scale(spread.min), scale(spread.max)));
         }
         let separator = if self.name.is_empty() { "" } else { ": " };
-        (max > 0.0).then(|| Chart {
+        Some(Chart {
             title: format!("{title}{separator}{}", self.name),
             x: self.axis(),
-            y: axis(min, max),
+            y: measured.axis(min, max, is_wide),
             series: series.into_iter().map(|(_, series)| series).collect(),
         })
     }
@@ -247,11 +259,11 @@ impl Picture<'_> {
     }
 }
 
-/// Formats a tick of a bandwidth, which may be below 1.
+/// Formats a tick of a count or a bandwidth, which may be below 1.
 fn short(value: f64) -> String {
-    if value < 10.0 && value.fract() != 0.0 {
-        format!("{value}")
-    } else {
-        count(value).replace(".0", "")
+    match value {
+        _ if value < 10.0 => format!("{value}"),
+        _ if (1e3..1e4).contains(&value) => format!("{}k", value / 1e3),
+        _ => count(value).replace(".00", "").replace(".0", ""),
     }
 }
