@@ -7,8 +7,8 @@ use std::path::Path;
 use nvio_driver::pci::Sysfs;
 use nvio_driver::{Address, Controller, Namespace, Options, WritableNamespace};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
-use nvio_ext4::QueueSource;
-use nvio_iomap::{Disk, DiskReader, WritableDisk};
+use nvio_ext4::{QueueDevice, QueueSource};
+use nvio_iomap::{Disk, DiskReader, DiskWriter, WritableDisk};
 
 use crate::error::{Error, Found};
 use crate::image;
@@ -198,6 +198,15 @@ impl Device {
             }
             range => Ok(range),
         }
+    }
+
+    /// Creates a device for metadata that is changed, with separate queues.
+    pub(crate) fn block_device(&self, location: &Location) -> Result<QueueDevice, Error> {
+        let (_, part) = self.disks(location)?;
+        let reader = DiskReader::new(&self.controller, &part, METADATA_DEPTH)?;
+        let disk = self.writable_disk(location)?;
+        let writer = DiskWriter::new(&self.controller, &disk, METADATA_DEPTH)?;
+        Ok(QueueDevice::new(reader, writer))
     }
 
     /// Creates a source of metadata, with a separate queue.

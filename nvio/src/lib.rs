@@ -31,7 +31,8 @@
 //! # Writing
 //!
 //! A [`WritableVolume`] overwrites bytes that files have. Nothing else is written. The requests of a
-//! [`CachedQueue`] go through a cache, and so do those of [`IoMode::Buffered`].
+//! [`CachedQueue`] go through a cache, and so do those of [`IoMode::Buffered`]. A [`JournaledVolume`]
+//! changes metadata, through the journal: files grow and shrink, permissions, owners and times change.
 //!
 //! # Layers
 //!
@@ -46,6 +47,7 @@ mod error;
 mod file;
 mod image;
 mod in_use;
+mod journaled;
 mod location;
 mod open;
 mod options;
@@ -69,6 +71,7 @@ pub use error::{Error, Found};
 pub use file::File;
 pub use image::{ImagePart, check as check_image};
 pub use in_use::ImageUser;
+pub use journaled::JournaledVolume;
 pub use location::{DeviceName, Location};
 pub use nvio_driver as driver;
 pub use nvio_emulator as emulator;

@@ -148,7 +148,7 @@ impl OpenOptions {
         !location.skip.is_multiple_of(self.image_block_bytes.into())
     }
 
-    fn device(&self, location: &Location, writable: bool) -> Result<Device, Error> {
+    pub(crate) fn device(&self, location: &Location, writable: bool) -> Result<Device, Error> {
         let default = match &location.device {
             DeviceName::Address(Address::Pci(_)) => Wait::Poll,
             _ => Wait::Interrupt { spin: SPIN },

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::interrupt;
 use crate::name;
 use crate::verb::batch::Line;
+use crate::verb::change::{chmod, chown, fallocate, recover, touch, truncate};
 use crate::verb::find::gnu;
 use crate::verb::{
     batch, bind, blocks, cat, completions, cp, demo, df, du, emulate, feature, find, format,
@@ -72,6 +73,12 @@ pub enum Verb {
     Cat(cat::Cat),
     Sha256(sha256::Sha256),
     Write(write::Write),
+    Truncate(truncate::Truncate),
+    Fallocate(fallocate::Fallocate),
+    Chmod(chmod::Chmod),
+    Chown(chown::Chown),
+    Touch(touch::Touch),
+    Recover(recover::Recover),
     Cp(cp::Cp),
     Tar(tar::Tar),
     Batch(batch::Batch),
@@ -122,6 +129,12 @@ impl Verb {
             Self::Cat(verb) => verb.run(),
             Self::Sha256(verb) => verb.run(),
             Self::Write(verb) => verb.run(),
+            Self::Truncate(verb) => verb.run(),
+            Self::Fallocate(verb) => verb.run(),
+            Self::Chmod(verb) => verb.run(),
+            Self::Chown(verb) => verb.run(),
+            Self::Touch(verb) => verb.run(),
+            Self::Recover(verb) => verb.run(),
             Self::Cp(verb) => verb.run(),
             Self::Tar(verb) => verb.run(),
             Self::Batch(verb) => verb.run(plain(verb.device())?, run_line),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use nvio::driver::{Address, Options, Wait};
 use nvio::ext4::Recovery;
 use nvio::{
-    Device, DeviceName, Inode, Inspected, Location, OpenOptions, PartitionTable, Volume,
-    WritableVolume,
+    Device, DeviceName, Inode, Inspected, JournaledVolume, Location, OpenOptions, PartitionTable,
+    Volume, WritableVolume,
 };
 
 use crate::args::{ControllerArgs, VolumeArgs};
@@ -97,6 +97,14 @@ pub fn writable_volume(args: &VolumeArgs) -> Result<WritableVolume, Error> {
     steps::volume_opened(args, &volume);
     warning::volume_opened(args, &volume);
     Ok(volume)
+}
+
+/// Opens a filesystem whose metadata is to be changed.
+///
+/// # Errors
+/// If device, namespace, partition or filesystem cannot be opened for changes.
+pub fn journaled_volume(args: &VolumeArgs) -> Result<JournaledVolume, Error> {
+    Ok(volume_options(args).open_journaled(location(args))?)
 }
 
 /// Opens the filesystem in an image.

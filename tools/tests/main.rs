@@ -6,6 +6,7 @@ mod attributes;
 mod batch;
 mod blocks;
 mod by_kernel;
+mod change;
 mod common;
 mod controller;
 mod cp;

@@ -4,6 +4,7 @@ pub mod batch;
 pub mod bind;
 pub mod blocks;
 pub mod cat;
+pub mod change;
 pub mod completions;
 pub mod cp;
 pub mod demo;

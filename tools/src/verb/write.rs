@@ -1,4 +1,4 @@
-//! `nvio write`: overwrites bytes of a file with standard input.
+//! `nvio write`: writes standard input to a file.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -18,10 +18,11 @@ use crate::open;
 use crate::progress;
 use crate::units::size;
 
-/// Overwrite bytes of a file with standard input.
+/// Overwrite bytes of a file with standard input, or let the file grow.
 ///
-/// The file keeps its size, its blocks and its times: only existing bytes are replaced. Input that
-/// does not fit is refused before its first byte is written. The filesystem must not be mounted.
+/// Without --grow the file keeps its size, its blocks and its times: only existing bytes are replaced.
+/// Input that does not fit is refused before its first byte is written. The filesystem must not be
+/// mounted.
 #[derive(Debug, Args)]
 pub struct Write {
     #[command(flatten)]
@@ -38,9 +39,16 @@ pub struct Write {
     /// Make all data durable with one sync at the end, and report the errors of it.
     #[arg(long)]
     pub sync: bool,
+    /// Allocate blocks where the file has none, and let it grow. Blocks, size and times are changed
+    /// through the journal.
+    #[arg(long, conflicts_with_all = ["dsync", "direct", "buffered", "writethrough"])]
+    grow: bool,
     #[command(flatten)]
     mode: Mode,
 }
+
+/// Maximum number of bytes of one write with --grow.
+const GROW_BYTES: u64 = 4 << 20;
 
 /// The way of the data to the device.
 #[derive(Debug, Args)]
@@ -75,6 +83,9 @@ impl Write {
     /// A range that cannot be written as a whole is refused before its first byte. If the device
     /// fails, the bytes before the failure have been written.
     pub fn run(&self) -> Result<ExitCode, Error> {
+        if self.grow {
+            return self.let_grow();
+        }
         let volume = open::writable_volume(&self.volume)?;
         let path = rooted(&self.path);
         let inode = volume.metadata(&path)?;
@@ -130,6 +141,39 @@ impl Write {
         bar.finish_and_clear();
         Ok(ExitCode::SUCCESS)
     }
+}
+
+impl Write {
+    /// Writes standard input to its end, with blocks that are allocated for it.
+    fn let_grow(&self) -> Result<ExitCode, Error> {
+        let volume = open::journaled_volume(&self.volume)?;
+        let path = rooted(&self.path);
+        let stdin = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(input_failed(0))?);
+        let length = remaining(&stdin).map_err(input_failed(0))?;
+        let bar = progress::bar(length.unwrap_or(0));
+        let (mut buffer, mut written) = (Vec::new(), 0);
+        loop {
+            let path = name::escaped(&path);
+            interrupt::report_at_end(format!("{path}: of {written} bytes, some may be lost"));
+            buffer.clear();
+            let read =
+                stdin.try_clone().and_then(|stdin| stdin.take(GROW_BYTES).read_to_end(&mut buffer));
+            read.map_err(input_failed(written))?;
+            if buffer.is_empty() {
+                break;
+            }
+            volume.write_at(rooted(&self.path), self.offset.saturating_add(written), &buffer)?;
+            written += buffer.len() as u64;
+            bar.set_position(written);
+        }
+        volume.close()?;
+        bar.finish_and_clear();
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn input_failed(written: u64) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Input { written, source }
 }
 
 /// Standard input, whose length is known before its first byte is written.

@@ -1,0 +1,209 @@
+//! A filesystem whose metadata can be changed.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use nvio_ext4::{Inode, JournaledFilesystem, Timestamp};
+
+use crate::device::Device;
+use crate::error::Error;
+use crate::location::Location;
+use crate::options::OpenOptions;
+
+/// A filesystem whose files can grow and shrink, and whose metadata can be changed, through its
+/// journal. Cheap to clone; threads share it. It dereferences to the
+/// [filesystem](JournaledFilesystem), which has the calls by inode number.
+///
+/// A change is in memory when a call returns, and durable after [`sync`](JournaledFilesystem::sync).
+/// No other program may have the filesystem open. A filesystem that was not unmounted is recovered
+/// first, on the device.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// let volume = nvio::JournaledVolume::open(&image)?;
+/// volume.write_at("/hello.txt", 12, b" and more")?;
+/// volume.set_permissions("/hello.txt", 0o600)?;
+/// volume.truncate("/table.db", 1000)?;
+/// volume.close()?;
+///
+/// let volume = nvio::Volume::open(&image)?;
+/// assert_eq!(volume.read("/hello.txt")?, b"Hello, world and more");
+/// assert_eq!(volume.metadata("/hello.txt")?.permissions(), 0o600);
+/// assert_eq!(volume.read("/table.db")?.len(), 1000);
+/// # Ok::<(), nvio::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct JournaledVolume {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    // Fields drop in order: the filesystem is closed before the device.
+    filesystem: JournaledFilesystem,
+    _device: Device,
+}
+
+impl fmt::Debug for JournaledVolume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let filesystem = &self.inner.filesystem;
+        f.debug_struct("JournaledVolume").field("filesystem", filesystem).finish_non_exhaustive()
+    }
+}
+
+impl Deref for JournaledVolume {
+    type Target = JournaledFilesystem;
+
+    fn deref(&self) -> &JournaledFilesystem {
+        &self.inner.filesystem
+    }
+}
+
+impl OpenOptions {
+    /// Opens the filesystem at `location` for changes of metadata.
+    ///
+    /// See the [example](JournaledVolume#examples).
+    ///
+    /// # Errors
+    /// As [`open_writable`](Self::open_writable). [`Error::NotWritable`] says which feature or state
+    /// of the filesystem is not supported; nothing was written then.
+    pub fn open_journaled(&self, location: impl Into<Location>) -> Result<JournaledVolume, Error> {
+        let location = location.into();
+        let device = self.device(&location, true)?;
+        let refused = |error| Error::NotWritable { device: location.device.to_string(), error };
+        let filesystem =
+            JournaledFilesystem::open(device.block_device(&location)?, self.filesystem);
+        let filesystem = filesystem.map_err(refused)?;
+        Ok(JournaledVolume { inner: Arc::new(Inner { filesystem, _device: device }) })
+    }
+}
+
+impl JournaledVolume {
+    /// Returns the filesystem, whose calls take inode numbers.
+    ///
+    /// # Examples
+    /// ```
+    /// # let sample = nvio_testkit::image::Sample::new();
+    /// let volume = nvio::JournaledVolume::open(sample.path())?;
+    /// let inode = volume.lookup("/hello.txt").map_err(nvio::Error::File)?;
+    /// let allocated = volume.filesystem().allocate(inode.number(), 0, 1 << 16, true);
+    /// assert_eq!(allocated.map_err(nvio::Error::File)?.blocks_512(), 128);
+    /// # Ok::<(), nvio::Error>(())
+    /// ```
+    pub fn filesystem(&self) -> &JournaledFilesystem {
+        &self.inner.filesystem
+    }
+
+    /// Opens the filesystem at `location` with the default [`OpenOptions`] for changes of metadata.
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open_journaled`].
+    pub fn open(location: impl Into<Location>) -> Result<Self, Error> {
+        OpenOptions::new().open_journaled(location)
+    }
+
+    /// Writes `data` at byte `pos` of the file at `path`, which grows if it ends before the data does;
+    /// see [`JournaledFilesystem::write_at`].
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// [`Error::Path`].
+    pub fn write_at(&self, path: impl AsRef<[u8]>, pos: u64, data: &[u8]) -> Result<Inode, Error> {
+        self.at(path.as_ref(), |fs, inode| fs.write_at(inode.number(), pos, data))
+    }
+
+    /// Sets the size of the file at `path`; see [`JournaledFilesystem::truncate`].
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// [`Error::Path`].
+    pub fn truncate(&self, path: impl AsRef<[u8]>, size: u64) -> Result<Inode, Error> {
+        self.at(path.as_ref(), |fs, inode| fs.truncate(inode.number(), size))
+    }
+
+    /// Sets the lower twelve bits of the mode of the file at `path`; see
+    /// [`JournaledFilesystem::set_permissions`].
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// [`Error::Path`].
+    pub fn set_permissions(
+        &self,
+        path: impl AsRef<[u8]>,
+        permissions: u16,
+    ) -> Result<Inode, Error> {
+        self.at(path.as_ref(), |fs, inode| fs.set_permissions(inode.number(), permissions))
+    }
+
+    /// Sets owner, group or both of the file at `path`; see [`JournaledFilesystem::set_owner`].
+    ///
+    /// # Errors
+    /// [`Error::Path`].
+    ///
+    /// # Examples
+    /// ```
+    /// # let sample = nvio_testkit::image::Sample::new();
+    /// let volume = nvio::JournaledVolume::open(sample.path())?;
+    /// let inode = volume.set_owner("/hello.txt", Some(1000), None)?;
+    /// assert_eq!((inode.uid(), inode.gid()), (1000, 0));
+    /// # Ok::<(), nvio::Error>(())
+    /// ```
+    pub fn set_owner(
+        &self,
+        path: impl AsRef<[u8]>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> Result<Inode, Error> {
+        self.at(path.as_ref(), |fs, inode| fs.set_owner(inode.number(), uid, gid))
+    }
+
+    /// Sets the times of the last access and the last change of the file at `path`; see
+    /// [`JournaledFilesystem::set_times`].
+    ///
+    /// # Errors
+    /// [`Error::Path`].
+    ///
+    /// # Examples
+    /// ```
+    /// # let sample = nvio_testkit::image::Sample::new();
+    /// let volume = nvio::JournaledVolume::open(sample.path())?;
+    /// let time = nvio::ext4::Timestamp { seconds: 1_000_000_000, nanoseconds: 5 };
+    /// assert_eq!(volume.set_times("/hello.txt", None, Some(time))?.mtime(), time);
+    /// # Ok::<(), nvio::Error>(())
+    /// ```
+    pub fn set_times(
+        &self,
+        path: impl AsRef<[u8]>,
+        atime: Option<Timestamp>,
+        mtime: Option<Timestamp>,
+    ) -> Result<Inode, Error> {
+        self.at(path.as_ref(), |fs, inode| fs.set_times(inode.number(), atime, mtime))
+    }
+
+    /// Makes all changes durable, writes them to their places, and marks the filesystem as cleanly
+    /// unmounted. Handles that are left can only read then.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// [`Error::File`]: the next open recovers the filesystem.
+    pub fn close(self) -> Result<(), Error> {
+        self.inner.filesystem.clone().close().map_err(Error::File)
+    }
+
+    /// Calls `change` with the inode at `path`.
+    fn at<T>(
+        &self,
+        path: &[u8],
+        change: impl FnOnce(&JournaledFilesystem, &Inode) -> Result<T, nvio_ext4::Error>,
+    ) -> Result<T, Error> {
+        let filesystem = &self.inner.filesystem;
+        let result = filesystem.lookup(path).and_then(|inode| change(filesystem, &inode));
+        result.map_err(Error::path(path))
+    }
+}

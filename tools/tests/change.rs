@@ -1,0 +1,117 @@
+//! Verbs that change metadata, on images that mke2fs made, looked at with e2fsprogs.
+
+use crate::common;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+
+use common::{Disk, command, must, pattern};
+
+fn fill(folder: &Path) {
+    fs::write(folder.join("large"), pattern(300_001, 1)).unwrap();
+    fs::write(folder.join("small"), "hello, world\n").unwrap();
+    fs::create_dir(folder.join("directory")).unwrap();
+}
+
+fn assert_clean(disk: &Disk) {
+    must("e2fsck", &["-f".as_ref(), "-n".as_ref(), disk.image().as_ref()]);
+}
+
+fn stat(disk: &Disk, path: &str) -> serde_json::Value {
+    disk.run("stat", &["--json", path]).json()
+}
+
+#[test]
+fn permissions_owners_and_times() {
+    let disk = Disk::new(fill, &[]);
+    disk.run("chmod", &["u+s,go-r", "small", "/large"]).ok();
+    disk.run("chmod", &["1777", "directory"]).ok();
+    disk.run("chown", &["1000:100", "small"]).ok();
+    disk.run("chown", &[":7", "large"]).ok();
+    disk.run("touch", &["--date", "2001-09-09T01:46:40Z", "small", "large"]).ok();
+    disk.run("touch", &["-a", "--date", "1960-01-01T00:00:00.25Z", "large"]).ok();
+    assert_clean(&disk);
+    let small = stat(&disk, "small");
+    // The owner's rights were taken away with the owner.
+    assert_eq!(
+        (&small["mode"], &small["uid"], &small["gid"]),
+        (&"0100600".into(), &1000.into(), &100.into())
+    );
+    let lines = disk.debugfs("stat /large");
+    assert!(lines.contains("Group:     7"), "{lines}");
+    assert!(lines.contains("mtime: 0x3b9aca00"), "{lines}");
+    assert_eq!(stat(&disk, "directory")["mode"], "0041777");
+}
+
+#[test]
+fn sizes_blocks_and_holes() {
+    let disk = Disk::new(fill, &[]);
+    disk.run("truncate", &["-s", "5", "small"]).ok();
+    disk.run("truncate", &["--size", "1G", "large"]).ok();
+    disk.run("fallocate", &["-l", "1M", "-o", "512K", "large"]).ok();
+    disk.run("fallocate", &["--punch-hole", "-o", "4000", "-l", "100000", "large"]).ok();
+    assert_clean(&disk);
+    assert_eq!(disk.run("cat", &["small"]).stdout, b"hello");
+    let mut expected = pattern(300_001, 1);
+    expected[4000..104_000].fill(0);
+    expected.resize(400_000, 0);
+    assert!(disk.run("cat", &["--length", "400000", "large"]).stdout == expected);
+    let large = stat(&disk, "large");
+    assert_eq!(large["size"], 1 << 30);
+    let extents = disk.run("map", &["--json", "large"]).json();
+    let unwritten = extents["extents"].as_array().unwrap().iter();
+    let unwritten = unwritten.filter(|extent| extent["unwritten"] == true);
+    let bytes: u64 = unwritten.map(|extent| extent["length"].as_u64().unwrap()).sum();
+    assert_eq!(bytes, 1 << 20);
+}
+
+#[test]
+fn a_file_that_grows() {
+    let disk = Disk::new(fill, &[]);
+    let more = pattern(3_000_000, 9);
+    let image = disk.image();
+    let arguments = ["write", "", "large", "--grow", "--offset", "300001"].map(OsStr::new);
+    let arguments = arguments.map(|word| if word.is_empty() { image.as_ref() } else { word });
+    let mut child =
+        command(arguments).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&more).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_clean(&disk);
+    let expected = [pattern(300_001, 1), more].concat();
+    assert!(disk.run("cat", &["large"]).stdout == expected);
+    assert_eq!(
+        disk.run("map", &["--json", "large"]).json()["extents"].as_array().unwrap().len(),
+        2
+    );
+}
+
+#[test]
+fn failures_name_the_path_and_the_rest_is_changed() {
+    let disk = Disk::new(fill, &[]);
+    let outcome = disk.run("chmod", &["0", "missing", "small"]);
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.stderr.contains("/missing: no such file or directory"), "{}", outcome.stderr);
+    assert_eq!(stat(&disk, "small")["mode"], "0100000");
+    let outcome = disk.run("truncate", &["-s", "0", "directory"]);
+    assert!(outcome.code == 1 && outcome.stderr.contains("is a directory"), "{}", outcome.stderr);
+    assert_eq!(disk.run("chmod", &["rw", "small"]).code, 2);
+    assert_eq!(disk.run("chown", &["root", "small"]).code, 2);
+    let outcome = disk.run("fallocate", &["-l", "100G", "small"]);
+    assert!(outcome.code == 1 && outcome.stderr.contains("no space left"), "{}", outcome.stderr);
+    assert_clean(&disk);
+    let report = disk.run("recover", &["--json"]).json();
+    assert_eq!(report["recovered"], false);
+}
+
+#[test]
+fn filesystems_that_are_refused() {
+    let disk = Disk::new(fill, &["-O", "inline_data"]);
+    let before = fs::read(disk.image()).unwrap();
+    let outcome = disk.run("chmod", &["0", "small"]);
+    assert!(outcome.code == 1 && outcome.stderr.contains("inline_data"), "{}", outcome.stderr);
+    assert!(fs::read(disk.image()).unwrap() == before);
+}
