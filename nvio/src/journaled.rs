@@ -23,11 +23,15 @@ use crate::options::OpenOptions;
 /// ```
 /// # let sample = nvio_testkit::image::Sample::new();
 /// # let image = sample.path();
-/// let volume = nvio::JournaledVolume::open(&image)?;
+/// let volume = nvio::OpenOptions::new().open_journaled(&image)?;
 /// volume.write_at("/hello.txt", 12, b" and more")?;
 /// volume.set_permissions("/hello.txt", 0o600)?;
 /// volume.truncate("/table.db", 1000)?;
 /// volume.close()?;
+///
+/// let volume = nvio::JournaledVolume::open(&image)?;
+/// assert!(volume.recovered().is_none(), "it was closed");
+/// drop(volume);
 ///
 /// let volume = nvio::Volume::open(&image)?;
 /// assert_eq!(volume.read("/hello.txt")?, b"Hello, world and more");
@@ -97,6 +101,8 @@ impl JournaledVolume {
     }
 
     /// Opens the filesystem at `location` with the default [`OpenOptions`] for changes of metadata.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`OpenOptions::open_journaled`].

@@ -113,6 +113,48 @@ impl Tree<'_, '_> {
         }
     }
 
+    /// Returns the first block of the last `count` extents, or of fewer: those in the last leaf. 0 if
+    /// there are none.
+    pub(crate) fn last_extents(&self, count: usize) -> Result<u64, Stop> {
+        let extents = self.last_leaf()?;
+        let at = extents.len().saturating_sub(count);
+        Ok(extents.get(at).map_or(0, |extent| extent.start))
+    }
+
+    /// Returns the block after the last extent; 0 if there is none.
+    pub(crate) fn end(&self) -> Result<u64, Stop> {
+        Ok(self.last_leaf()?.last().map_or(0, Extent::end))
+    }
+
+    /// Returns the block after the first `count` extents, or fewer, from block `at` on.
+    pub(crate) fn next_extents(&self, at: u64, count: usize) -> Result<u64, Stop> {
+        let mut at = at;
+        for _ in 0..count {
+            at = match self.find(at)? {
+                Found::Extent(extent) => extent.end(),
+                Found::Hole { end } => end,
+            };
+        }
+        Ok(at)
+    }
+
+    /// Returns the extents of the last leaf.
+    fn last_leaf(&self) -> Result<Vec<Extent>, Stop> {
+        let (mut entries, mut depth) = self.read_root()?;
+        let mut range = ALL;
+        // The loop ends, because `read` checks that the depth decreases.
+        loop {
+            let children = match entries {
+                Entries::Extents(extents) => return Ok(extents),
+                Entries::Children(children) => children,
+            };
+            let Some(last) = children.last() else { return Ok(Vec::new()) };
+            range = if children.len() > 1 { last.start..range.end } else { range };
+            depth = depth.saturating_sub(1);
+            entries = self.read(last.block, depth, range.clone())?;
+        }
+    }
+
     /// Maps a range of blocks of the file to `with`, which has as many blocks, or to a hole. Returns
     /// the extents that were there; their blocks still belong to nobody else.
     pub(crate) fn replace(

@@ -2,7 +2,9 @@
 
 pub(crate) mod attributes;
 pub(crate) mod extents;
+mod locks;
 pub(crate) mod open;
+mod orphans;
 pub(crate) mod space;
 pub(crate) mod superblock;
 pub(crate) mod time;
@@ -13,6 +15,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::change::locks::{InodeLock, InodeLocks};
 use crate::error::Error;
 use crate::file::system_zone::SystemZone;
 use crate::filesystem::Filesystem;
@@ -61,6 +64,7 @@ struct Inner {
     fs: Filesystem,
     journal: Arc<Journal>,
     zone: SystemZone,
+    locks: InodeLocks,
     is_closed: AtomicBool,
 }
 
@@ -81,7 +85,13 @@ impl Deref for JournaledFilesystem {
 impl JournaledFilesystem {
     fn new(fs: Filesystem, journal: Arc<Journal>, zone: SystemZone) -> Self {
         let is_closed = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { fs, journal, zone, is_closed }) }
+        let locks = InodeLocks::default();
+        Self { inner: Arc::new(Inner { fs, journal, zone, locks, is_closed }) }
+    }
+
+    /// Locks the blocks of an inode, for a change of several steps.
+    fn lock(&self, inode: InodeNumber) -> InodeLock<'_> {
+        self.inner.locks.lock(inode)
     }
 
     /// Returns the blocks that belong to the filesystem itself.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::blocks::device::{BlockDevice, WriteRange};
 use crate::blocks::overlay::Overlay;
 use crate::blocks::source::BlockSource;
-use crate::change::{JournaledFilesystem, superblock};
+use crate::change::{JournaledFilesystem, orphans, superblock};
 use crate::error::Error;
 use crate::error::reasons::NotWritable;
 use crate::file::system_zone::SystemZone;
@@ -52,12 +52,15 @@ impl JournaledFilesystem {
         check(fs.superblock())?;
         fs.set_recovered(recovered);
         let zone = SystemZone::of(&fs)?;
+        let orphans = orphans::listed(&fs)?;
         let journal = Arc::new(Journal::new(sink, log, tid));
         superblock::mark_open(&fs, &journal)?;
         journal.start()?;
         let newer: Arc<Journal> = Arc::clone(&journal);
         fs.metadata().set_newer(newer);
-        Ok(Self::new(fs, journal, zone))
+        let fs = Self::new(fs, journal, zone);
+        fs.process_orphans(&orphans)?;
+        Ok(fs)
     }
 }
 
@@ -94,7 +97,6 @@ fn check(superblock: &Superblock) -> Result<(), Error> {
         () if superblock.has_external_journal() => refuse(NotWritable::ExternalJournal),
         () if superblock.has_errors() => refuse(NotWritable::HasErrors),
         () if !superblock.is_clean() => refuse(NotWritable::NotClean),
-        () if superblock.has_orphans() => refuse(NotWritable::HasOrphans),
         () if superblock.journals_data() => refuse(NotWritable::JournalsData),
         () => Ok(()),
     }
@@ -118,7 +120,8 @@ const RO_SUPPORTED: RoCompatFeatures = RoCompatFeatures::SPARSE_SUPER
     .union(RoCompatFeatures::DIR_NLINK)
     .union(RoCompatFeatures::EXTRA_ISIZE)
     .union(RoCompatFeatures::METADATA_CSUM)
-    .union(RoCompatFeatures::PROJECT);
+    .union(RoCompatFeatures::PROJECT)
+    .union(RoCompatFeatures::ORPHAN_PRESENT);
 
 /// Replays the journal on the device, if it is not empty, and empties it. Returns the log, the number
 /// of the next transaction, and what was replayed.
@@ -148,6 +151,7 @@ fn recover(
         return Err(Error::NotWritable(NotWritable::FastCommits));
     }
     check(after.superblock())?;
+    orphans::listed(&after)?;
     if let Some(overlay) = after.metadata().overlay() {
         replay(sink, fs.superblock(), overlay)?;
     }

@@ -6,6 +6,7 @@ use crate::alloc;
 use crate::blocks::device::WriteRange;
 use crate::change::JournaledFilesystem;
 use crate::change::extents::{Found, Tree};
+use crate::change::orphans;
 use crate::change::time::now;
 use crate::error::reasons::Protected;
 use crate::error::{Error, Unsupported};
@@ -15,9 +16,13 @@ use crate::format::inode_flags::InodeFlags;
 use crate::journal::handle::Stop;
 use crate::number::{InodeNumber, LogicalBlock, PhysicalBlock, as_usize};
 
-/// Maximum number of blocks that one change allocates or frees, so that a transaction has room for
-/// the bitmaps and the nodes of the tree.
+/// Maximum number of blocks that one change allocates, so that a transaction has room for the bitmaps and
+/// the nodes of the tree.
 const BLOCKS_MAX: u64 = 32_767;
+
+/// Maximum number of extents that one change frees, for the same reason: each may reach into several
+/// groups.
+const EXTENTS_MAX: usize = 32;
 
 /// Size in bytes from which a filesystem needs the feature `large_file`.
 const LARGE: u64 = 1 << 31;
@@ -40,6 +45,18 @@ impl JournaledFilesystem {
         keep_size: bool,
     ) -> Result<Inode, Error> {
         let number = inode.into();
+        let _lock = self.lock(number);
+        self.allocate_locked(number, pos, length, keep_size)
+    }
+
+    /// Allocates blocks, as [`allocate`](Self::allocate); the inode is locked.
+    pub(super) fn allocate_locked(
+        &self,
+        number: InodeNumber,
+        pos: u64,
+        length: u64,
+        keep_size: bool,
+    ) -> Result<Inode, Error> {
         let end = pos.checked_add(length).ok_or(Error::FileTooLarge { inode: number })?;
         self.check_end(number, end)?;
         let bits = self.superblock().geometry.block_bits;
@@ -68,16 +85,42 @@ impl JournaledFilesystem {
     /// As [`allocate`](Self::allocate).
     pub fn truncate(&self, inode: impl Into<InodeNumber>, size: u64) -> Result<Inode, Error> {
         let number = inode.into();
+        let _lock = self.lock(number);
         self.check_end(number, size)?;
         // Bytes between the end and the end of its block must be zero when the file grows over them.
         let edge = self.inode(number)?.size().min(size);
         self.zero(number, edge..edge.next_multiple_of(self.superblock().block_size().into()))?;
+        self.free_after(number, size, false)
+    }
+
+    /// Sets the size of a file, and frees the blocks after it, in as many steps as are needed. While
+    /// there are more, the inode is in the list of orphans, where it `is_listed` already or not.
+    pub(super) fn free_after(
+        &self,
+        number: InodeNumber,
+        size: u64,
+        is_listed: bool,
+    ) -> Result<Inode, Error> {
         let first = size.div_ceil(u64::from(self.superblock().block_size()));
-        self.change_map(number, |tree| {
-            free(tree, first..LogicalBlock::END_NUMBER)?;
-            tree.inode.set_size(size);
-            Ok(tree.inode.clone())
-        })
+        let mut is_listed = is_listed;
+        loop {
+            let (inode, is_done) = self.change_map(number, |tree| {
+                let start = tree.last_extents(EXTENTS_MAX)?.max(first);
+                free(tree, start..LogicalBlock::END_NUMBER)?;
+                tree.inode.set_size(size);
+                let is_done = tree.end()? <= first;
+                if is_done && is_listed {
+                    orphans::remove(tree.handle, number)?;
+                } else if !is_done && !is_listed {
+                    orphans::add(tree.handle, number)?;
+                }
+                Ok((tree.inode.clone(), is_done))
+            })?;
+            if is_done {
+                return Ok(inode);
+            }
+            is_listed = true;
+        }
     }
 
     /// Frees the blocks inside a range, and fills the rest of the range with zeroes. The size does
@@ -94,6 +137,7 @@ impl JournaledFilesystem {
         length: u64,
     ) -> Result<Inode, Error> {
         let number = inode.into();
+        let _lock = self.lock(number);
         let end = pos.saturating_add(length);
         let block = u64::from(self.superblock().block_size());
         let (first, last) = (pos.next_multiple_of(block), end & !block.wrapping_sub(1));
@@ -105,10 +149,15 @@ impl JournaledFilesystem {
         self.zero(number, last..end)?;
         let bits = self.superblock().geometry.block_bits;
         let range = first.wrapping_shr(bits)..last.wrapping_shr(bits).min(LogicalBlock::END_NUMBER);
-        self.change_map(number, |tree| {
-            free(tree, range.clone())?;
-            Ok(tree.inode.clone())
-        })
+        let mut at = range.start;
+        while at < range.end {
+            at = self.change_map(number, |tree| {
+                let next = tree.next_extents(at, EXTENTS_MAX)?.min(range.end);
+                free(tree, at..next)?;
+                Ok(next)
+            })?;
+        }
+        self.inode(number)
     }
 
     /// Marks the unwritten blocks in a range as written, after their data is durable, and sets the

@@ -9,7 +9,7 @@ use crate::change::time::now;
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
-use crate::format::features::IncompatFeatures;
+use crate::format::features::{IncompatFeatures, RoCompatFeatures};
 use crate::format::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::format::superblock;
 use crate::format::superblock::Superblock;
@@ -22,6 +22,8 @@ pub(crate) fn mark_open(fs: &Filesystem, journal: &Journal) -> Result<(), Error>
     edit(fs, journal, |raw| {
         let now = Stored::now();
         raw.incompat = (raw.incompat.get() | IncompatFeatures::RECOVER.bits()).into();
+        // The orphan file was found empty, and nothing is added to it here.
+        raw.ro_compat = (raw.ro_compat.get() & !RoCompatFeatures::ORPHAN_PRESENT.bits()).into();
         raw.mount_count = raw.mount_count.get().saturating_add(1).into();
         (raw.mount_time, raw.mount_time_hi) = (now.low.into(), now.high);
         (raw.write_time, raw.write_time_hi) = (now.low.into(), now.high);

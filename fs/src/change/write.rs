@@ -32,6 +32,7 @@ impl JournaledFilesystem {
         data: &[u8],
     ) -> Result<Inode, Error> {
         let number = inode.into();
+        let _lock = self.lock(number);
         let end = pos.checked_add(as_u64(data.len()));
         self.check_end(number, end.ok_or(Error::FileTooLarge { inode: number })?)?;
         self.zero_tail(number, pos)?;
@@ -49,7 +50,7 @@ impl JournaledFilesystem {
         let end = pos.saturating_add(as_u64(data.len()));
         let blocks = pos.wrapping_shr(superblock.geometry.block_bits)..end.div_ceil(size);
         // Blocks behind the end would be left if the file did not grow: they are unwritten.
-        self.allocate(number, pos, as_u64(data.len()), true)?;
+        self.allocate_locked(number, pos, as_u64(data.len()), true)?;
         let extents = self.extents_of(number, blocks.clone())?;
         let before = self.inode(number)?.size();
         for extent in &extents {

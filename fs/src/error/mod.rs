@@ -311,6 +311,16 @@ pub enum Error {
     /// No block is free.
     #[error("no space left on the filesystem")]
     NoSpace,
+    /// A change has more blocks than the journal has room for.
+    #[error(
+        "a change of {blocks} blocks does not fit into the journal, which has room for {limit}"
+    )]
+    ChangeTooLarge {
+        /// Number of blocks of the change.
+        blocks: usize,
+        /// Maximum number of blocks of a change.
+        limit: usize,
+    },
     /// A write to the journal failed before, so that nothing can be changed until the filesystem is
     /// opened again.
     #[error(
@@ -367,6 +377,7 @@ impl Error {
             Self::Protected { .. } | Self::ReadOnly { .. } => ErrorKind::PermissionDenied,
             Self::PastEnd { .. } | Self::FileTooLarge { .. } => ErrorKind::FileTooLarge,
             Self::NoSpace => ErrorKind::StorageFull,
+            Self::ChangeTooLarge { .. } => ErrorKind::FileTooLarge,
             Self::UnsupportedFeature { .. }
             | Self::UnsupportedInode { .. }
             | Self::UnsupportedJournal { .. }

@@ -471,6 +471,19 @@ pub(crate) fn next_orphan(number: InodeNumber, bytes: &[u8]) -> Result<InodeNumb
     raw.map(|(raw, _)| raw.dtime.into()).map_err(missing)
 }
 
+/// Sets the next inode in the list of orphans, and updates the checksum.
+pub(crate) fn set_next_orphan(
+    superblock: &Superblock,
+    number: InodeNumber,
+    bytes: &mut [u8],
+    next: InodeNumber,
+) {
+    if let Ok((raw, _)) = RawInode::mut_from_prefix(bytes) {
+        raw.dtime = next.get().into();
+    }
+    seal(superblock, number, bytes);
+}
+
 /// Byte offset of the link count.
 pub(crate) const LINKS_OFFSET: usize = offset_of!(RawInode, links);
 

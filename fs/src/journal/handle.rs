@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::group;
 use crate::format::group::GroupDescriptor;
+use crate::format::inode;
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
 use crate::journal::changes::Changes;
@@ -142,6 +143,28 @@ impl<'a> Handle<'a> {
         inode.encode(superblock, bytes.unwrap_or_default());
         self.changes.inodes.retain(|other| other.number() != inode.number());
         self.changes.inodes.push(inode);
+        Ok(())
+    }
+
+    /// Returns the next inode in the list of orphans; 0 after the last.
+    pub(crate) fn next_orphan(&self, number: InodeNumber) -> Result<InodeNumber, Stop> {
+        let (block, offset) = self.inode_place(number)?;
+        let block = self.block(block)?;
+        Ok(inode::next_orphan(number, block.get(offset..).unwrap_or_default())?)
+    }
+
+    /// Sets the next inode in the list of orphans.
+    pub(crate) fn set_next_orphan(
+        &mut self,
+        number: InodeNumber,
+        next: InodeNumber,
+    ) -> Result<(), Stop> {
+        let superblock = self.superblock();
+        let (block, offset) = self.inode_place(number)?;
+        let size = usize::from(superblock.inode_size());
+        let block = self.block_mut(block)?;
+        let bytes = block.get_mut(offset..).and_then(|rest| rest.get_mut(..size));
+        inode::set_next_orphan(superblock, number, bytes.unwrap_or_default(), next);
         Ok(())
     }
 

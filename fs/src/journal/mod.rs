@@ -93,6 +93,10 @@ impl Journal {
             let mut handle = Handle::new(fs.metadata(), &state, &arrived);
             match apply(&mut handle) {
                 Ok((value, changes)) => {
+                    let (blocks, limit) = (changes.blocks.len(), self.limit);
+                    if blocks > limit {
+                        return Err(Error::ChangeTooLarge { blocks, limit });
+                    }
                     state.merge(&changes);
                     keep(fs, changes);
                     return Ok(value);
