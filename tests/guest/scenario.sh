@@ -12,13 +12,6 @@ mapped='large sparse/every-kind sparse/only-a-hole sparse/one-block-in-three spa
 preallocated/whole preallocated/written-inside preallocated/tail-past-the-end
 fragmented/scattered sizes/medium sizes/0-bytes'
 
-# disk_of ADDRESS NSID: the block device of the namespace.
-disk_of() {
-    for nsid in /sys/bus/pci/devices/$1/nvme/nvme*/nvme*n*/nsid; do
-        [ "$(cat "$nsid")" = "$2" ] && basename "$(dirname "$nsid")"
-    done
-}
-
 driver_of() {
     basename "$(readlink -f "/sys/bus/pci/devices/$1/driver")"
 }
@@ -87,7 +80,40 @@ huge_limits() {
     done
 }
 
-kernel_driver
+# kernel_measures: `nvio perf --kernel` overwrites a file of device A, and then reads the pattern that
+# nvio itself has written to the namespaces: by io_uring and by NVMe passthrough, with interrupts and by
+# polling. Both sleep between the starts of a rate.
+kernel_measures() {
+    load='--size 4M --count 1500 --qd 8 --json'
+    must mount -t ext4 -o noatime "/dev/$(disk_of $a 1)" /mnt
+    run perf-file nvio perf --kernel /mnt/large --rw randrw --write --prepare --verify $load
+    must umount /mnt
+    must nvio bind $a >/dev/null
+    for nsid in 1 3; do
+        run perf-raw.$nsid nvio perf $a --raw --namespace $nsid --force --rw randrw --write \
+            --prepare --verify $load
+    done
+    rate='--rate 200 --interrupt --size 4M --count 100 --qd 8 --json'
+    run perf-rate nvio perf $a --raw $rate
+    must nvio unbind $a >/dev/null
+    for polled in 0 1; do
+        [ $polled = 0 ] || poll_queues $a $polled
+        for nsid in 1 3; do
+            wait_for has_disk $a $nsid
+            disk=$(disk_of $a $nsid)
+            run perf-block.$nsid.$polled nvio perf --kernel "/dev/$disk" --verify $load
+            generic=/dev/ng${disk#nvme}
+            run perf-passthrough.$nsid.$polled nvio perf --kernel "$generic" --verify $load
+            run perf-passthrough-large.$nsid.$polled nvio perf --kernel "$generic" --verify \
+                --interrupt --bs 64k $load
+        done
+    done
+    poll_queues $a 0
+    wait_for has_disk $a 1
+    run perf-rate-kernel nvio perf --kernel "/dev/$(disk_of $a 1)" $rate
+}
+
+kernel_driver nvme0n1 nvme1n1
 modprobe vfio_iommu_type1
 modprobe vfio-pci
 run list-before nvio list --json
@@ -128,13 +154,12 @@ run no-namespace nvio ls $a / --namespace 2
 run no-file nvio cat $a /no/such/file
 run unbind nvio unbind $a
 driver_of $a | section unbind.driver
-for try in $(seq 100); do
-    [ -n "$(disk_of $a 1)" ] && [ -n "$(disk_of $a 3)" ] && break
-    sleep 0.1
-done
+wait_for has_disk $a 1
+wait_for has_disk $a 3
 sleep 0.3
 mount_again lba512 "$(disk_of $a 1)"
 mount_again lba4096 "$(disk_of $a 3)"
+kernel_measures
 
 # What bind must refuse, on device B.
 device=$b

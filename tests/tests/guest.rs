@@ -133,6 +133,18 @@ fn check_refusal(report: &Report, name: &str, words: &[&str]) {
     }
 }
 
+/// Checks that `nvio perf --kernel` has used `interface` of the kernel, and read or written without an
+/// error or a wrong byte.
+fn check_kernel_load(name: &str, interface: &str) {
+    let run = IOMMU.json(name);
+    assert_eq!(run["environment"]["devices"][0]["kernel"], interface, "{name}");
+    assert_eq!(
+        (&run["total"]["ios"], &run["total"]["errors"]),
+        (&json!(1500), &json!(0)),
+        "{name}"
+    );
+}
+
 macro_rules! guest_tests {
     ($($name:ident $body:block)*) => {
         $(
@@ -335,6 +347,34 @@ guest_tests! {
         assert_eq!(IOMMU.text("bind.driver").trim(), "vfio-pci");
         IOMMU.stdout("unbind");
         assert_eq!(IOMMU.text("unbind.driver").trim(), "nvme");
+    }
+
+    perf_reads_and_overwrites_a_file_of_the_kernel {
+        check_kernel_load("perf-file", "io_uring, by interrupts");
+    }
+
+    perf_reads_what_nvio_has_written_by_io_uring_and_by_passthrough {
+        for (nsid, _) in NAMESPACES {
+            assert_eq!(IOMMU.json(&format!("perf-raw.{nsid}"))["total"]["errors"], 0);
+            for (polled, how) in [(0, "by interrupts"), (1, "polled")] {
+                let run = |name| format!("{name}.{nsid}.{polled}");
+                check_kernel_load(&run("perf-block"), &format!("io_uring, {how}"));
+                let passthrough = format!("io_uring passthrough, {how}");
+                check_kernel_load(&run("perf-passthrough"), &passthrough);
+                check_kernel_load(&run("perf-passthrough-large"), &passthrough);
+            }
+        }
+    }
+
+    perf_sleeps_between_the_starts_of_a_rate {
+        for name in ["perf-rate", "perf-rate-kernel"] {
+            let total = &IOMMU.json(name)["total"];
+            assert_eq!((&total["ios"], &total["errors"]), (&json!(100), &json!(0)), "{name}");
+            // A thread that does not sleep polls thousands of times between two starts.
+            let polls = total["counters"]["polls"].as_u64().unwrap();
+            assert!(polls < 100 * 20, "{name}: {polls} polls");
+        }
+        assert!(IOMMU.json("perf-rate")["total"]["counters"]["sleeps"].as_u64().unwrap() > 0);
     }
 
     bind_refuses_a_mounted_partition {
