@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use machine::{CHECK, IOMMU, Machine, NO_IOMMU};
+pub use machine::{CHECK, COMPARE, IOMMU, Machine, NO_IOMMU};
 pub use report::{Outcome, Report, filefrag};
 
 use crate::nvio;
@@ -118,11 +118,10 @@ impl Requests {
 
 fn command(machine: &Machine, folder: &Path) -> Command {
     let path = |name: &str| folder.join(name).to_str().expect("a path of UTF-8").to_owned();
-    let iommu = if machine.iommu { "intel_iommu=on iommu.strict=1" } else { "" };
-    let script = machine.script;
+    let (parameters, script) = (machine.parameters, machine.script);
     // The kernel's check of timer interrupts fails on a busy host.
     let append =
-        format!("console=ttyS0 quiet panic=-1 no_timer_check {iommu} nvio.script={script}");
+        format!("console=ttyS0 quiet panic=-1 no_timer_check {parameters} nvio.script={script}");
     let mut command = Command::new("qemu-system-x86_64");
     command
         .args(["-machine", "q35,accel=tcg", "-cpu", "max,vendor=GenuineIntel"])

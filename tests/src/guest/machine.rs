@@ -14,6 +14,8 @@ pub struct Machine {
     pub script: &'static str,
     /// The machine has a translating IOMMU.
     pub iommu: bool,
+    /// Parameters of the kernel.
+    pub parameters: &'static str,
     /// NVMe controllers of the machine.
     pub controllers: &'static [Controller],
     /// QEMU's events to trace.
@@ -76,6 +78,10 @@ const fn pattern(nsid: u32, layout: Layout) -> Namespace {
     Namespace { nsid, layout, content: Content::Pattern, faulty: false, rate: 0 }
 }
 
+/// Parameters with which the kernel translates the addresses of all devices, and forgets a translation
+/// as soon as it is not needed.
+const TRANSLATED: &str = "intel_iommu=on iommu.strict=1";
+
 /// Controllers for filesystems, which the guest's kernel creates.
 const FILESYSTEMS: &[Controller] = &[
     Controller {
@@ -97,6 +103,7 @@ pub const IOMMU: Machine = Machine {
     name: "Iommu",
     script: "scenario",
     iommu: true,
+    parameters: TRANSLATED,
     controllers: FILESYSTEMS,
     traced: &[],
 };
@@ -106,7 +113,26 @@ pub const NO_IOMMU: Machine = Machine {
     name: "NoIommu",
     script: "no-iommu",
     iommu: false,
+    parameters: "",
     controllers: FILESYSTEMS,
+    traced: &[],
+};
+
+/// A machine with one controller, for the comparison of nvio with the kernel's own driver.
+///
+/// The kernel has its fastest settings: it does not translate the addresses of its own drivers'
+/// devices, and does not mitigate faults of processors.
+pub const COMPARE: Machine = Machine {
+    name: "Compare",
+    script: "compare",
+    iommu: true,
+    parameters: "intel_iommu=on iommu=pt mitigations=off",
+    controllers: &[Controller {
+        id: "a",
+        slot: Slot::Bus0(0x10),
+        options: "",
+        namespaces: &[empty(1, 512)],
+    }],
     traced: &[],
 };
 
@@ -115,6 +141,7 @@ pub const CHECK: Machine = Machine {
     name: "Check",
     script: "check",
     iommu: true,
+    parameters: TRANSLATED,
     // Facts that only the controller knows: reads of shadow doorbells, and the addresses of queues.
     traced: &["pci_nvme_dbbuf_config", "pci_nvme_shadow_doorbell_sq", "pci_nvme_create_sq"],
     controllers: &[
