@@ -122,6 +122,7 @@ impl Drop for Rig {
 fn deep_queues_ring_at_most_every_fourth_time() {
     for shadow_doorbells in [false, true] {
         let (tails, heads) = Rig::new(128, shadow_doorbells).read_one_by_one();
+        println!("depth 128: {tails} tails, {heads} heads in {READS} reads");
         assert!(tails > 0 && 4 * tails <= READS, "{tails} tails in {READS} reads");
         assert!(heads > 0 && 4 * heads <= READS, "{heads} heads in {READS} reads");
     }
@@ -136,6 +137,7 @@ fn one_command_is_shown_at_once() {
         assert_eq!(rig.poll(), 1);
     }
     let (tails, heads) = rig.read_one_by_one();
+    println!("depth 1: {tails} tails, {heads} heads in {READS} reads");
     assert!(tails.abs_diff(READS) <= 1, "{tails} tails in {READS} reads");
     assert!(heads > 0 && 4 * heads <= READS, "{heads} heads in {READS} reads");
 }

@@ -351,6 +351,9 @@ fn files_of_the_kernel_are_read_and_overwritten_in_place() {
     assert_eq!((&read["rows"][0]["ios"], &read["total"]["errors"]), (&500.into(), &0.into()));
     let kernel = read["environment"]["devices"][0]["kernel"].as_str().unwrap();
     assert!(kernel.starts_with("io_uring, "), "{kernel}");
+    let sweep = run("--sweep qd=1,4 --rounds 2 --count 30 --json").json();
+    let cell = &sweep["cells"][1];
+    assert_eq!((&cell["path"], &cell["rounds"][1]["ios"]), (&"kernel".into(), &30.into()));
     let written = run("--rw randwrite --write --verify --count 300 --qd 4 --json").json();
     assert_eq!(written["total"]["errors"], 0);
     assert_eq!(fs::metadata(file.path()).unwrap().len(), 1 << 20);

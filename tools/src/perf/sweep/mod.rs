@@ -160,6 +160,12 @@ impl Sweep {
         Spread::of_ratios(iops(cell).into_iter().zip(iops(reference)))
     }
 
+    /// Returns the word for the way of a cell.
+    pub fn path(&self, cell: &Cell) -> &'static str {
+        let is_kernel = self.environment.devices.iter().any(|device| device.interface.is_some());
+        if is_kernel { "kernel" } else { cell.settings.way.name() }
+    }
+
     /// Returns true if the cells are compared with those of a first way.
     pub fn is_comparison(&self) -> bool {
         self.cells.iter().any(|cell| cell.reference.is_some())

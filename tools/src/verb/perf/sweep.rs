@@ -32,12 +32,12 @@ const QD_MAX: u64 = 4095;
     group = ArgGroup::new("by_turns").multiple(true)
 )]
 pub struct SweepArgs {
-    /// Measure each depth or size of a list: qd=1,2,4..256 or bs=4k..1M. A..B doubles. May be given once
-    /// for each of the two.
+    /// Measure each depth or size of a list: qd=1,2,4..256 or bs=4k..1M. A..B doubles from A up to B. May
+    /// be given once for each of the two.
     #[arg(long, value_name = "qd|bs=LIST", value_parser = axis, group = "by_turns")]
     sweep: Vec<Axis>,
-    /// Measure the paths of this list, and the ratio of each to the first: raw,simple,generic,bounce,
-    /// buffered,writethrough. raw reads as many bytes of the device as the file has.
+    /// Measure several paths, and the ratio of each to the first: raw, simple, generic, bounce, buffered
+    /// and writethrough. raw reads as many bytes of the device as the file has.
     #[arg(
         long,
         value_name = "PATH,..",

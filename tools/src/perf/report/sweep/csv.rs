@@ -33,7 +33,7 @@ fn line(of: &Sweep, cell: &Cell, index: usize) -> Option<String> {
         load.rw.name(),
         load.depth,
         load.threads,
-        load.way.name(),
+        of.path(cell),
         round.iops(),
         round.bandwidth(),
         optional(ratio, 4),

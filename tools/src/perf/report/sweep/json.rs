@@ -42,7 +42,7 @@ fn cell(of: &Sweep, index: usize, full: bool) -> Option<Value> {
         "bs": Sizes(&load.sizes).to_string(),
         "qd": load.depth,
         "threads": load.threads,
-        "path": load.way.name(),
+        "path": of.path(cell),
         "settings": settings(load, (load.way != Way::Raw).then(|| load.way.name())),
         "iops": cell.iops().as_ref().map(spread),
         "bandwidth": cell.spread(|round| Some(round.bandwidth())).as_ref().map(spread),

@@ -170,7 +170,8 @@ impl Picture<'_> {
             let way = if self.across == Across::Way { Way::Raw } else { cell.settings.way };
             let at = self.position(&cell.settings, self.number(way));
             let index = series.iter().position(|(known, _)| *known == way).unwrap_or_else(|| {
-                let name = if self.across == Across::Way { self.name.as_str() } else { way.name() };
+                let path = self.of.path(cell);
+                let name = if self.across == Across::Way { self.name.as_str() } else { path };
                 let is_loose = matches!(self.across, Across::Load | Across::Way);
                 series.push((way, Series { name: name.to_owned(), is_loose, ..Series::default() }));
                 series.len() - 1

@@ -2,7 +2,7 @@
 
 use nvio_perf::plan::Latency;
 
-use crate::perf::change::Change;
+use crate::perf::change::{Change, Measure};
 use crate::perf::report::table::{baseline, clock, machine, off_simple_path};
 use crate::perf::report::units::{bandwidth, count, nanos};
 use crate::perf::settings::{Settings, Sizes, Way};
@@ -19,7 +19,7 @@ pub fn render(of: &Sweep) -> String {
         text += &format!("{}\n", clock(settings, of.clock_cost));
     }
     text += &format!("\n{}\n", Record::table(&rows, right));
-    of.cells.iter().for_each(|cell| text += &notes(cell));
+    of.cells.iter().for_each(|cell| text += &notes(of, cell));
     text += &machine(&of.environment);
     if let Some(against) = &of.baseline {
         text += &baseline(against);
@@ -71,7 +71,7 @@ fn row(of: &Sweep, index: usize) -> Option<Record> {
     row.text("bs", Sizes(&load.sizes).to_string());
     row.text("QD", load.depth.to_string());
     row.text("threads", load.threads.to_string());
-    row.text("path", load.way.name());
+    row.text("path", of.path(cell));
     row.text("IOPS", count(iops.median));
     row.text("lowest..highest", range(&iops, count));
     let bytes = cell.spread(|round| Some(round.bandwidth())).unwrap_or_default();
@@ -96,7 +96,11 @@ fn row(of: &Sweep, index: usize) -> Option<Record> {
     row.text("CPU/IO", nanos(cpu.median));
     if let Some(against) = &of.baseline {
         let change = against.changes.get(index)?.as_ref();
-        row.text("since baseline", change.map_or("-".to_owned(), Change::words));
+        let heading = match against.measure {
+            Measure::Iops => "since baseline",
+            Measure::Latency => "mean latency since baseline",
+        };
+        row.text(heading, change.map_or("-".to_owned(), Change::words));
     }
     Some(row)
 }
@@ -111,10 +115,10 @@ pub fn first_way(of: &Sweep) -> Option<&'static str> {
 }
 
 /// Formats the facts about a cell that most do not have.
-fn notes(cell: &Cell) -> String {
+fn notes(of: &Sweep, cell: &Cell) -> String {
     let load = &cell.settings;
     let name =
-        format!("{} {} QD {} {}", load.rw.name(), Sizes(&load.sizes), load.depth, load.way.name());
+        format!("{} {} QD {} {}", load.rw.name(), Sizes(&load.sizes), load.depth, of.path(cell));
     let sum = |of: fn(&Round) -> u64| cell.rounds.iter().map(of).sum::<u64>();
     let mut text = String::new();
     for (count, what) in [
