@@ -94,3 +94,53 @@ fn filesystems_that_are_refused_by_name() {
     let why = refused(ext4, &["set_super_value feature_ro_compat 0x1000"]);
     assert!(why.to_string().contains("read-only"), "{why}");
 }
+
+#[test]
+fn a_failure_at_each_call_loses_nothing_that_was_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = image(dir.path(), VARIANTS[0].1);
+    // The number of calls of the whole workload, without failures.
+    let device = Recorder::new(base.clone());
+    let (_, durable) = work(&device);
+    assert_eq!(durable, 6);
+    let calls = device.calls();
+    let mut stopped = [0; 7];
+    for fails_after in 0..=calls {
+        let device = Recorder::new(base.clone());
+        device.fail_after(fails_after);
+        let (failed, durable) = work(&device);
+        assert!(failed || fails_after == calls, "{fails_after}");
+        stopped[durable] += 1;
+        // The device works again.
+        let again = Recorder::new(device.bytes());
+        let fs = open(&again);
+        for at in 0..durable {
+            let size = fs.lookup(format!("/file-{at}")).unwrap().size();
+            assert_eq!(size, 5000 + at as u64, "{fails_after}");
+        }
+        fs.close().unwrap();
+        super::check(dir.path(), &again.bytes());
+    }
+    assert!(stopped.iter().all(|&times| times > 0), "{stopped:?}");
+}
+
+/// Writes to six files, each made durable. Returns true if a call failed, and the number of files
+/// whose data was acknowledged as durable.
+fn work(device: &Recorder) -> (bool, usize) {
+    let Ok(fs) = JournaledFilesystem::open(device.clone(), Options::default()) else {
+        return (true, 0);
+    };
+    let mut durable = 0;
+    for at in 0..6 {
+        let number = file(&fs, at).number();
+        let written = fs.truncate(number, 0).and_then(|_| {
+            fs.write_at(number, 0, &vec![at as u8; 5000 + at])?;
+            fs.sync_inode(number)
+        });
+        if written.is_err() {
+            return (true, durable);
+        }
+        durable += 1;
+    }
+    (fs.close().is_err(), durable)
+}

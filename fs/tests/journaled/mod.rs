@@ -6,6 +6,7 @@ mod errors;
 mod recorder;
 mod recovery;
 mod space;
+mod turns;
 
 use std::fs;
 use std::path::Path;
