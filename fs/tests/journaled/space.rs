@@ -405,3 +405,69 @@ fn one_file(fs: &nvio_ext4::JournaledFilesystem, at: usize, mut model: Vec<u8>) 
     }
     model
 }
+
+/// The contents of all files after each change, and what was promised.
+struct History {
+    states: Vec<Vec<Vec<u8>>>,
+    /// Calls of the device, and the number of changes that are durable from then on.
+    promises: Vec<(usize, usize)>,
+    /// Calls of the device before each change.
+    made: Vec<usize>,
+}
+
+impl History {
+    /// Returns the states that a cut before call `at` may leave parts of.
+    fn range(&self, at: usize) -> &[Vec<Vec<u8>>] {
+        let least = self.promises.iter().rev().find(|promise| promise.0 <= at);
+        let most = self.made.iter().filter(|&&calls| calls <= at).count();
+        &self.states[least.map_or(0, |promise| promise.1)..=most]
+    }
+}
+
+#[test]
+fn each_sector_is_old_or_new_after_a_cut() {
+    const SECTOR: usize = 512;
+    let long = std::env::var_os("NVIO_LONG").is_some();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cut");
+    for seed in 0..if long { 30 } else { 2 } {
+        let (name, options) = VARIANTS[seed as usize % VARIANTS.len()];
+        let mut random = Rng::new(seed);
+        let base = image(dir.path(), options);
+        fs::write(&path, &base).unwrap();
+        let before = common::open(&path);
+        let mut models: Vec<_> = (0..8).map(|at| contents(&before, &path, at)).collect();
+        let device = Recorder::new(base.clone());
+        let fs = open(&device);
+        let mut history =
+            History { states: vec![models.clone()], promises: Vec::new(), made: Vec::new() };
+        for _ in 0..24 {
+            history.made.push(device.calls());
+            change(&fs, &mut random, &mut models).unwrap();
+            history.states.push(models.clone());
+            if random.below(3) == 0 {
+                fs.sync().unwrap();
+                history.promises.push((device.calls(), history.states.len() - 1));
+            }
+        }
+        fs.close().unwrap();
+        history.promises.push((device.calls(), history.states.len() - 1));
+        cuts(&base, &device.events(), &mut random.clone(), 1, |at, state| {
+            fs::write(&path, state).unwrap();
+            let found = common::open(&path);
+            let states = history.range(at);
+            for file in 0..8 {
+                let what = format!("{name}, seed {seed}, cut at {at}, file {file}");
+                let now = contents(&found, &path, file);
+                assert!(states.iter().any(|state| state[file].len() == now.len()), "{what}: size");
+                for (index, sector) in now.chunks(SECTOR).enumerate() {
+                    let may_be = |state: &Vec<Vec<u8>>| {
+                        let old = state[file].iter().skip(index * SECTOR).copied();
+                        old.chain(std::iter::repeat(0)).zip(sector).all(|(old, &new)| old == new)
+                    };
+                    assert!(states.iter().any(may_be), "{what}: sector {index}");
+                }
+            }
+        });
+    }
+}
