@@ -82,6 +82,8 @@ pub(crate) struct Tree<'e, 'h> {
     pub handle: &'e mut Handle<'h>,
     pub zone: &'e SystemZone,
     pub inode: &'e mut Inode,
+    /// The map was changed.
+    pub is_changed: bool,
 }
 
 /// A change of a range of blocks of a file.
@@ -172,6 +174,7 @@ impl Tree<'_, '_> {
             }
         };
         self.store_root(entries, depth)?;
+        self.is_changed |= with.is_some() || !change.removed.is_empty();
         Ok(change.removed)
     }
 

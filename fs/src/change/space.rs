@@ -222,8 +222,11 @@ impl JournaledFilesystem {
             if self.open_inodes().is_open(number) {
                 return Err(Error::FileOpen { inode: number }.into());
             }
-            let mut tree = Tree { handle, zone: self.zone(), inode: &mut inode };
+            let size = inode.size();
+            let mut tree = Tree { handle, zone: self.zone(), inode: &mut inode, is_changed: false };
             let result = change(&mut tree)?;
+            let is_changed = tree.is_changed;
+            handle.changes.has_new_map = is_changed || inode.size() != size;
             inode.set_mtime(time);
             inode.set_ctime(time);
             handle.set_inode(inode)?;
@@ -286,7 +289,7 @@ impl JournaledFilesystem {
         self.journal().read(self, |handle| {
             let mut inode = handle.inode(number)?;
             self.check_map(&inode)?;
-            let tree = Tree { handle, zone: self.zone(), inode: &mut inode };
+            let tree = Tree { handle, zone: self.zone(), inode: &mut inode, is_changed: false };
             Ok(match tree.find(logical)? {
                 Found::Extent(extent) if !extent.unwritten => {
                     extent.blocks.get(logical.saturating_sub(extent.start))

@@ -109,7 +109,7 @@ impl JournaledFilesystem {
         self.journal().read(self, |handle| {
             let mut inode = handle.inode(number)?;
             self.check_map(&inode)?;
-            let tree = Tree { handle, zone: self.zone(), inode: &mut inode };
+            let tree = Tree { handle, zone: self.zone(), inode: &mut inode, is_changed: false };
             let (mut extents, mut at) = (Vec::new(), range.start);
             while at < range.end {
                 let Found::Extent(extent) = tree.find(at)? else {

@@ -13,6 +13,8 @@ pub(crate) struct Changes {
     pub blocks: BTreeMap<PhysicalBlock, Block>,
     /// Inodes that were changed, as they are now.
     pub inodes: Vec<Inode>,
+    /// True if the size or the map of an inode was changed, not only its attributes.
+    pub has_new_map: bool,
     /// Group descriptors that were changed.
     pub groups: Vec<(u32, GroupDescriptor)>,
     /// Blocks that were freed.

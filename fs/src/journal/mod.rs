@@ -140,11 +140,17 @@ impl Journal {
         tid.map_or(Ok(()), |tid| self.commit(fs, tid))
     }
 
-    /// Makes the changes of an inode durable. Returns false if all of them are already.
-    pub(crate) fn sync_inode(&self, fs: &Filesystem, inode: InodeNumber) -> Result<bool, Error> {
+    /// Makes the changes of an inode durable; with `data` only those without which its data cannot be
+    /// read. Returns false if all of them are already.
+    pub(crate) fn sync_inode(
+        &self,
+        fs: &Filesystem,
+        inode: InodeNumber,
+        data: bool,
+    ) -> Result<bool, Error> {
         let state = self.lock();
         state.check()?;
-        let tid = state.tid_of(inode);
+        let tid = state.tid_of(inode, data);
         drop(state);
         match tid {
             Some(tid) => self.commit(fs, tid).map(|()| true),

@@ -73,19 +73,21 @@ impl State {
             self.excluded.insert(run);
             self.running.freed.push(run);
         }
-        let inodes = changes.inodes.iter().map(|inode| inode.number());
-        self.running.inodes.extend(inodes);
+        for inode in &changes.inodes {
+            let has_new_map = self.running.inodes.entry(inode.number()).or_default();
+            *has_new_map |= changes.has_new_map;
+        }
         self.version = self.version.wrapping_add(1);
     }
 
     /// Returns the transaction that must be durable for the changes of an inode to be, if it is not
-    /// yet.
-    pub(crate) fn tid_of(&self, inode: InodeNumber) -> Option<u32> {
-        if self.running.inodes.contains(&inode) {
-            return Some(self.running.tid);
-        }
-        let committing = self.committing.as_ref()?;
-        committing.inodes.contains(&inode).then_some(committing.tid)
+    /// yet. With `data`, only the changes count without which its data cannot be read.
+    pub(crate) fn tid_of(&self, inode: InodeNumber, data: bool) -> Option<u32> {
+        let counts = |transaction: &Transaction| {
+            let has_new_map = transaction.inodes.get(&inode);
+            has_new_map.is_some_and(|&has_new_map| has_new_map || !data).then_some(transaction.tid)
+        };
+        counts(&self.running).or_else(|| counts(self.committing.as_ref()?))
     }
 
     /// Takes the running transaction in order to commit it. Changes are added to the next one.

@@ -1,6 +1,6 @@
 //! Transactions: the blocks that a set of changes replaces.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::blocks::block_cache::Block;
 use crate::number::{BlockRun, InodeNumber, PhysicalBlock};
@@ -15,8 +15,8 @@ pub(crate) struct Transaction {
     pub revoked: BTreeSet<PhysicalBlock>,
     /// Blocks that were freed. They may be reused when the transaction is durable.
     pub freed: Vec<BlockRun>,
-    /// Inodes that were changed.
-    pub inodes: HashSet<InodeNumber>,
+    /// Inodes that were changed, with true if their size or their map was.
+    pub inodes: HashMap<InodeNumber, bool>,
 }
 
 impl Transaction {
@@ -27,7 +27,7 @@ impl Transaction {
             images: BTreeMap::new(),
             revoked: BTreeSet::new(),
             freed: Vec::new(),
-            inodes: HashSet::new(),
+            inodes: HashMap::new(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use nvio_ext4::{Error, Protected, Timestamp};
 
-use super::recorder::Recorder;
+use super::recorder::{Event, Recorder};
 use super::{VARIANTS, check, file, image, open};
 use crate::common::compare::compare;
 use crate::common::{self, Mount, debugfs};
@@ -118,4 +118,63 @@ fn a_change_and_a_sync_are_two_writes() {
         fs.sync().unwrap();
         assert_eq!(device.calls(), before + 2, "durable already");
     }
+}
+
+/// The commands of a call, by the calls of the device: one for each range, each durable.
+fn commands(device: &Recorder, before: usize) -> usize {
+    let of = |event: &Event| match event {
+        Event::Write { ranges, durable: true } => ranges.len(),
+        Event::Write { .. } => panic!("a write that is not durable"),
+        Event::Flush => panic!("a flush"),
+    };
+    device.events()[before..].iter().map(of).sum()
+}
+
+#[test]
+fn commands_of_each_call() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Recorder::new(image(dir.path(), VARIANTS[2].1));
+    let fs = open(&device);
+    let number = file(&fs, 0).number();
+    fs.truncate(number, 0).unwrap();
+    fs.allocate(file(&fs, 1).number(), 0, 1 << 16, false).unwrap();
+    // The first 25 blocks of this journal are in two pieces, so that a transaction there is, too.
+    for owner in 0..12 {
+        fs.set_owner(number, Some(owner), None).unwrap();
+        fs.sync().unwrap();
+    }
+    let count = |call: &dyn Fn()| {
+        let before = device.calls();
+        call();
+        commands(&device, before)
+    };
+    let page = [7; 4096];
+    for round in 0..20u64 {
+        let append = count(&|| {
+            fs.write_at(number, round * 4096, &page).unwrap();
+            fs.sync_inode(number).unwrap();
+        });
+        assert_eq!(append, 3, "round {round}: append and fsync: data, log, commit block");
+        let overwrite = count(&|| {
+            fs.write_at(number, round * 4096, &page).unwrap();
+            fs.sync_data(number).unwrap();
+        });
+        assert_eq!(overwrite, 1, "overwrite and fdatasync: data");
+        let overwrite = count(&|| {
+            fs.write_at(number, round * 4096, &page).unwrap();
+            fs.sync_inode(number).unwrap();
+        });
+        assert_eq!(overwrite, 3, "overwrite and fsync: data, and the time of the change");
+    }
+    let other = file(&fs, 1).number();
+    let preallocated = count(&|| {
+        fs.write_at(other, 8192, &page).unwrap();
+        fs.sync_data(other).unwrap();
+    });
+    assert_eq!(preallocated, 3, "write to preallocated blocks and fdatasync");
+    let punch = count(&|| {
+        fs.punch_hole(number, 4096, 8192).unwrap();
+        fs.sync_inode(number).unwrap();
+    });
+    assert_eq!(punch, 2, "holes, permissions and so on: log, commit block");
 }
