@@ -121,9 +121,9 @@ fn kernels_turn(image: &Path, random: &mut Rng, models: &mut [Vec<u8>], crash: b
         change.by_kernel(&mount.path, &format!("file-{at}"));
         change.apply_to(&mut models[at]);
     }
-    for at in 0..models.len() {
+    for (at, model) in models.iter().enumerate() {
         let path = mount.path.join(format!("file-{at}"));
-        assert!(fs::read(&path).unwrap() == models[at], "the kernel reads file {at}");
+        assert!(fs::read(&path).unwrap() == *model, "the kernel reads file {at}");
         File::open(path).unwrap().sync_all().unwrap();
     }
     if crash {
