@@ -49,15 +49,11 @@ impl Extent {
         u64::from(WRITTEN_MAX).saturating_sub(u64::from(self.unwritten))
     }
 
-    /// Returns this extent and the next one as one, if they can be one.
-    fn join(&self, next: &Self) -> Option<Self> {
-        let count = self.blocks.count().saturating_add(next.blocks.count());
-        let fits = self.unwritten == next.unwritten
+    /// Returns true if `next` continues this extent, in the file and on the device.
+    fn is_continued_by(&self, next: &Self) -> bool {
+        self.unwritten == next.unwritten
             && self.end() == next.start
             && self.blocks.end() == next.blocks.start()
-            && count <= self.most();
-        let blocks = BlockRun::new(self.blocks.start(), count).filter(|_| fits)?;
-        Some(Self { blocks, ..*self })
     }
 }
 
@@ -173,7 +169,7 @@ impl Tree<'_, '_> {
                 Entries::Children(self.edit_children(children, depth, ALL, &mut change, with)?)
             }
         };
-        self.store_root(entries, depth)?;
+        self.store_root(entries, depth, with.is_none())?;
         self.is_changed |= with.is_some() || !change.removed.is_empty();
         Ok(change.removed)
     }
@@ -247,7 +243,7 @@ impl Tree<'_, '_> {
         for range in entries.divided(most) {
             let number = match block.take() {
                 Some(block) => block,
-                None => self.new_node(entries.place(range.start))?,
+                None => self.new_node()?,
             };
             let header = (u16::try_from(most).unwrap_or(u16::MAX), depth);
             let mut bytes = vec![0; as_usize(self.handle.superblock().block_size())];
@@ -261,9 +257,9 @@ impl Tree<'_, '_> {
         Ok(nodes)
     }
 
-    /// Stores the entries of the root. Entries that do not fit move to a new level; a level that is
-    /// not needed any more is removed.
-    fn store_root(&mut self, entries: Entries, depth: u16) -> Result<(), Stop> {
+    /// Stores the entries of the root. Entries that do not fit move to a new level. If the tree
+    /// `shrinks`, a level that is not needed any more is removed.
+    fn store_root(&mut self, entries: Entries, depth: u16, shrinks: bool) -> Result<(), Stop> {
         let (mut entries, mut depth) = (entries, depth);
         while entries.len() > usize::from(ENTRIES_IN_ROOT) {
             if depth >= DEPTH_MAX {
@@ -275,7 +271,8 @@ impl Tree<'_, '_> {
         if entries.len() == 0 {
             (entries, depth) = (Entries::Extents(Vec::new()), 0);
         }
-        while let Entries::Children(children) = &entries
+        while shrinks
+            && let Entries::Children(children) = &entries
             && let [only] = children[..]
             && let Some(below) = self.small_child(only, depth.saturating_sub(1))?
         {
@@ -295,9 +292,15 @@ impl Tree<'_, '_> {
         Ok(Some(entries).filter(|entries| entries.len() <= usize::from(ENTRIES_IN_ROOT)))
     }
 
-    fn new_node(&mut self, goal: PhysicalBlock) -> Result<PhysicalBlock, Stop> {
+    /// Allocates a block for a node, in the group of the inode: between the data of the file it would
+    /// divide an extent.
+    fn new_node(&mut self) -> Result<PhysicalBlock, Stop> {
+        let superblock = self.handle.superblock();
+        let index = self.inode.number().get().saturating_sub(1);
+        let group = index.checked_div(superblock.inodes_per_group).unwrap_or(0);
+        let goal = superblock.group_start(group);
         let run = alloc::allocate(self.handle, self.zone, goal, 1)?;
-        self.inode.add_blocks(self.handle.superblock(), 1);
+        self.inode.add_blocks(superblock, 1);
         Ok(run.start())
     }
 
@@ -384,14 +387,19 @@ impl Change {
     }
 }
 
-/// Appends an extent: to the last one if they can be one, in several pieces if it is too long.
+/// Appends an extent: to the last one as far as they can be one, and the rest in pieces that are not too
+/// long.
 fn push(extents: &mut Vec<Extent>, extent: Option<Extent>) {
     let Some(mut rest) = extent else { return };
     if let Some(last) = extents.last_mut()
-        && let Some(joined) = last.join(&rest)
+        && last.is_continued_by(&rest)
     {
-        *last = joined;
-        return;
+        let count = last.blocks.count().saturating_add(rest.blocks.count()).min(last.most());
+        last.blocks = BlockRun::new(last.blocks.start(), count).unwrap_or(last.blocks);
+        match rest.part(last.end()..u64::MAX) {
+            Some(more) => rest = more,
+            None => return,
+        }
     }
     // The loop ends, because each piece has a block at least.
     while let Some(piece) = rest.part(rest.start..rest.start.saturating_add(rest.most())) {
@@ -437,15 +445,6 @@ impl Entries {
             Self::Extents(extents) => extents.get(at).map_or(0, |extent| extent.start),
             Self::Children(children) => children.get(at).map_or(0, |child| child.start),
         }
-    }
-
-    /// Returns a block near entry `at`, for a new node.
-    fn place(&self, at: usize) -> PhysicalBlock {
-        match self {
-            Self::Extents(extents) => extents.get(at).map(|extent| extent.blocks.start()),
-            Self::Children(children) => children.get(at).map(|child| child.block),
-        }
-        .unwrap_or_default()
     }
 
     /// Divides the entries into nodes of at most `most`: into halves, because more may come anywhere.

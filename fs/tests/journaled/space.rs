@@ -471,3 +471,43 @@ fn each_sector_is_old_or_new_after_a_cut() {
         });
     }
 }
+
+#[test]
+fn extents_are_as_long_as_the_kernels() {
+    const PIECES: u64 = 1024;
+    if !common::is_root() {
+        println!("SKIPPED: loop mounts need root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let [ours, theirs] = ["ours", "theirs"].map(|name| dir.path().join(name));
+    let source = dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file-0"), "").unwrap();
+    mke2fs(&ours, "1500M", &["-t", "ext4"], Some(&source));
+    common::run("cp", &["--sparse=always", ours.to_str().unwrap(), theirs.to_str().unwrap()]);
+    // 1 GiB in pieces of 1 MiB.
+    let device = File::options().read(true).write(true).open(&ours).unwrap();
+    let state = nvio_ext4::JournaledFilesystem::open(device, Default::default()).unwrap();
+    let number = file(&state, 0).number();
+    for piece in 0..PIECES {
+        state.allocate(number, piece << 20, 1 << 20, false).unwrap();
+    }
+    state.close().unwrap();
+    let mount = Mount::new(&theirs, &dir.path().join("mnt"), "loop,noatime").unwrap();
+    let path = mount.path.join("file-0");
+    for piece in 0..PIECES {
+        let offset = (piece << 20).to_string();
+        let arguments = ["-o", &offset, "-l", "1048576", path.to_str().unwrap()];
+        common::run("fallocate", &arguments);
+    }
+    drop(mount);
+    common::assert_clean(&ours);
+    let count = |image: &Path| {
+        let found = common::open(image);
+        found.extents(&found.lookup("/file-0").unwrap()).unwrap().count()
+    };
+    let (ours, theirs) = (count(&ours), count(&theirs));
+    println!("{ours} extents, {theirs} by the kernel");
+    assert!(ours <= theirs, "{ours} extents, {theirs} by the kernel");
+}
