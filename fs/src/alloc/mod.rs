@@ -2,6 +2,7 @@
 
 pub(crate) mod bitmap;
 mod group;
+pub(crate) mod inode_bitmap;
 
 use std::ops::Range;
 

@@ -1,6 +1,7 @@
 //! A filesystem that is open for changes, and the changes of its metadata.
 
 pub(crate) mod attributes;
+mod cleanup;
 pub(crate) mod extents;
 mod locks;
 pub(crate) mod open;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::blocks::device::{BlockDevice, WriteRange};
 use crate::blocks::overlay::Overlay;
 use crate::blocks::source::BlockSource;
-use crate::change::{JournaledFilesystem, orphans, superblock};
+use crate::change::{JournaledFilesystem, cleanup, superblock};
 use crate::error::Error;
 use crate::error::reasons::NotWritable;
 use crate::file::system_zone::SystemZone;
@@ -52,7 +52,7 @@ impl JournaledFilesystem {
         check(fs.superblock())?;
         fs.set_recovered(recovered);
         let zone = SystemZone::of(&fs)?;
-        let orphans = orphans::listed(&fs)?;
+        let orphans = cleanup::listed(&fs)?;
         let journal = Arc::new(Journal::new(sink, log, tid));
         superblock::mark_open(&fs, &journal)?;
         journal.start()?;
@@ -151,7 +151,7 @@ fn recover(
         return Err(Error::NotWritable(NotWritable::FastCommits));
     }
     check(after.superblock())?;
-    orphans::listed(&after)?;
+    cleanup::listed(&after)?;
     if let Some(overlay) = after.metadata().overlay() {
         replay(sink, fs.superblock(), overlay)?;
     }

@@ -1,27 +1,21 @@
-//! The list of orphans: inodes whose truncation is not complete.
+//! The lists of orphans: inodes whose truncation is not complete, and inodes that lost their last name
+//! while they were open.
 //!
-//! The superblock has the first inode, and each inode the next one in its field of the time of
-//! deletion. If the power fails, the next open frees the blocks after their ends, as the kernel does.
-
-use std::collections::HashSet;
+//! The superblock has the first inode of a list, and each inode the next one in its field of the time of
+//! deletion. The kernel may list them in the orphan file instead.
 
 use zerocopy::FromBytes;
 
-use crate::change::JournaledFilesystem;
-use crate::error::Error;
-use crate::error::reasons::NotWritable;
-use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
-use crate::format::features::{CompatFeatures, RoCompatFeatures};
-use crate::format::inode_flags::InodeFlags;
 use crate::format::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::format::superblock;
 use crate::journal::handle::{Handle, Stop};
-use crate::number::{InodeNumber, as_usize};
+use crate::number::{InodeNumber, PhysicalBlock, as_usize};
 use crate::recovery::orphan_file;
+use crate::recovery::orphan_file::Place;
 
 /// Maximum number of inodes in the list that are followed.
-const ORPHANS_MAX: usize = 1 << 20;
+pub(super) const ORPHANS_MAX: usize = 1 << 20;
 
 /// Adds an inode to the list.
 pub(super) fn add(handle: &mut Handle<'_>, inode: InodeNumber) -> Result<(), Stop> {
@@ -30,7 +24,7 @@ pub(super) fn add(handle: &mut Handle<'_>, inode: InodeNumber) -> Result<(), Sto
 }
 
 /// Removes an inode from the list.
-pub(super) fn remove(handle: &mut Handle<'_>, inode: InodeNumber) -> Result<(), Stop> {
+fn remove(handle: &mut Handle<'_>, inode: InodeNumber) -> Result<(), Stop> {
     let next = handle.next_orphan(inode)?;
     let mut at = first(handle)?;
     if at == inode {
@@ -74,57 +68,30 @@ fn replace_first(handle: &mut Handle<'_>, inode: InodeNumber) -> Result<InodeNum
 }
 
 /// Returns the block of the superblock, and its byte offset there.
-fn place(handle: &Handle<'_>) -> (crate::number::PhysicalBlock, usize) {
+fn place(handle: &Handle<'_>) -> (PhysicalBlock, usize) {
     let superblock = handle.superblock();
     let number = superblock.superblock_block();
     (number, as_usize(SUPERBLOCK_OFFSET.saturating_sub(superblock.address(number))))
 }
 
-/// Rejects a filesystem with orphans that cannot be processed: inodes without a name, and those in
-/// the orphan file. Returns the inodes to be truncated.
-pub(super) fn listed(fs: &Filesystem) -> Result<Vec<InodeNumber>, Error> {
-    let superblock = fs.superblock();
-    let refused = || Error::NotWritable(NotWritable::HasOrphans);
-    let has_file = superblock.compat.contains(CompatFeatures::ORPHAN_FILE)
-        && superblock.ro_compat.contains(RoCompatFeatures::ORPHAN_PRESENT);
-    if has_file {
-        orphan_file::read(fs, |_| Err(refused()))?;
-    }
-    let (mut seen, mut list) = (HashSet::new(), Vec::new());
-    let mut number = superblock.last_orphan;
-    while number != 0 {
-        let is_damaged = list.len() >= ORPHANS_MAX || !seen.insert(number);
-        if is_damaged || !superblock.inodes().contains(&number) {
-            return Err(Structure::Superblock.corrupt(Problem::OrphanList { inode: number }));
-        }
-        let inode = fs.inode(number).map_err(|error| match error {
-            Error::InodeNotInUse { .. } => refused(),
-            error => error,
-        })?;
-        let wrong = InodeFlags::IMMUTABLE.union(InodeFlags::APPEND).union(InodeFlags::VERITY);
-        let has_extents = inode.flags().contains(InodeFlags::EXTENTS);
-        if !inode.is_file() || !has_extents || inode.flags().intersects(wrong) {
-            return Err(refused());
-        }
-        list.push(number);
-        number = fs.next_orphan(number)?;
-    }
-    Ok(list)
+/// The place where an orphan is listed.
+#[derive(Clone, Copy)]
+pub(super) enum Entry {
+    /// The list that begins in the superblock.
+    List,
+    /// The orphan file, whose inode has the seed of its checksums.
+    File { place: Place, seed: u32 },
 }
 
-impl JournaledFilesystem {
-    /// Completes the truncations of the inodes in the list.
-    pub(super) fn process_orphans(&self, list: &[InodeNumber]) -> Result<(), Error> {
-        for &number in list {
-            let size = self.inode(number)?.size();
-            self.zero_tail(number, u64::MAX)?;
-            self.free_after(number, size, true)?;
-        }
-        match list.len() {
-            0 => Ok(()),
-            count => {
-                log::info!("{count} truncation(s) were completed");
-                self.sync()
+impl Entry {
+    /// Removes the entry of an inode.
+    pub(super) fn remove(self, handle: &mut Handle<'_>, inode: InodeNumber) -> Result<(), Stop> {
+        match self {
+            Self::List => remove(handle, inode),
+            Self::File { place, seed } => {
+                let superblock = handle.superblock();
+                orphan_file::clear(superblock, seed, place, handle.block_mut(place.0)?);
+                Ok(())
             }
         }
     }

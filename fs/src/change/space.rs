@@ -7,6 +7,7 @@ use crate::blocks::device::WriteRange;
 use crate::change::JournaledFilesystem;
 use crate::change::extents::{Found, Tree};
 use crate::change::orphans;
+use crate::change::orphans::Entry;
 use crate::change::time::now;
 use crate::error::reasons::Protected;
 use crate::error::{Error, Unsupported};
@@ -22,7 +23,7 @@ const BLOCKS_MAX: u64 = 32_767;
 
 /// Maximum number of extents that one change frees, for the same reason: each may reach into several
 /// groups.
-const EXTENTS_MAX: usize = 32;
+pub(super) const EXTENTS_MAX: usize = 32;
 
 /// Size in bytes from which a filesystem needs the feature `large_file`.
 const LARGE: u64 = 1 << 31;
@@ -90,36 +91,36 @@ impl JournaledFilesystem {
         // Bytes between the end and the end of its block must be zero when the file grows over them.
         let edge = self.inode(number)?.size().min(size);
         self.zero(number, edge..edge.next_multiple_of(self.superblock().block_size().into()))?;
-        self.free_after(number, size, false)
+        self.free_after(number, size, None)
     }
 
     /// Sets the size of a file, and frees the blocks after it, in as many steps as are needed. While
-    /// there are more, the inode is in the list of orphans, where it `is_listed` already or not.
+    /// there are more, the inode is an orphan; `entry` is where it is listed already.
     pub(super) fn free_after(
         &self,
         number: InodeNumber,
         size: u64,
-        is_listed: bool,
+        entry: Option<Entry>,
     ) -> Result<Inode, Error> {
         let first = size.div_ceil(u64::from(self.superblock().block_size()));
-        let mut is_listed = is_listed;
+        let mut entry = entry;
         loop {
             let (inode, is_done) = self.change_map(number, |tree| {
                 let start = tree.last_extents(EXTENTS_MAX)?.max(first);
                 free(tree, start..LogicalBlock::END_NUMBER)?;
                 tree.inode.set_size(size);
                 let is_done = tree.end()? <= first;
-                if is_done && is_listed {
-                    orphans::remove(tree.handle, number)?;
-                } else if !is_done && !is_listed {
-                    orphans::add(tree.handle, number)?;
+                match entry {
+                    Some(entry) if is_done => entry.remove(tree.handle, number)?,
+                    None if !is_done => orphans::add(tree.handle, number)?,
+                    _ => (),
                 }
                 Ok((tree.inode.clone(), is_done))
             })?;
             if is_done {
                 return Ok(inode);
             }
-            is_listed = true;
+            entry = entry.or(Some(Entry::List));
         }
     }
 
@@ -349,7 +350,7 @@ fn goal(tree: &Tree<'_, '_>, at: u64) -> Result<PhysicalBlock, Stop> {
 }
 
 /// Frees all blocks in a range of a file.
-fn free(tree: &mut Tree<'_, '_>, range: Range<u64>) -> Result<(), Stop> {
+pub(super) fn free(tree: &mut Tree<'_, '_>, range: Range<u64>) -> Result<(), Stop> {
     if range.is_empty() {
         return Ok(());
     }

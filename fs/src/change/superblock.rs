@@ -22,8 +22,6 @@ pub(crate) fn mark_open(fs: &Filesystem, journal: &Journal) -> Result<(), Error>
     edit(fs, journal, |raw| {
         let now = Stored::now();
         raw.incompat = (raw.incompat.get() | IncompatFeatures::RECOVER.bits()).into();
-        // The orphan file was found empty, and nothing is added to it here.
-        raw.ro_compat = (raw.ro_compat.get() & !RoCompatFeatures::ORPHAN_PRESENT.bits()).into();
         raw.mount_count = raw.mount_count.get().saturating_add(1).into();
         (raw.mount_time, raw.mount_time_hi) = (now.low.into(), now.high);
         (raw.write_time, raw.write_time_hi) = (now.low.into(), now.high);
@@ -38,6 +36,8 @@ pub(crate) fn mark_clean(fs: &Filesystem, journal: &Journal) -> Result<(), Error
         let now = Stored::now();
         raw.incompat = (raw.incompat.get() & !IncompatFeatures::RECOVER.bits()).into();
         (raw.write_time, raw.write_time_hi) = (now.low.into(), now.high);
+        // The entries of the orphan file were processed, and none is added here.
+        raw.ro_compat = (raw.ro_compat.get() & !RoCompatFeatures::ORPHAN_PRESENT.bits()).into();
         let written = journal.written().wrapping_shr(10);
         raw.kbytes_written = raw.kbytes_written.get().saturating_add(written).into();
         superblock::set_free(raw, blocks, inodes);

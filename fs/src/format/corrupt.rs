@@ -95,7 +95,7 @@ pub enum StructureKind {
     Superblock,
     /// The descriptor of a block group.
     GroupDescriptor,
-    /// The bitmap of the blocks of a group.
+    /// The bitmap of the blocks or the inodes of a group.
     Bitmap,
     /// The multi-mount protection block.
     MmpBlock,
@@ -138,6 +138,9 @@ pub(crate) enum Structure {
     /// The block bitmap of a block group, by group number.
     #[error("block bitmap of group {0}")]
     BlockBitmap(u32),
+    /// The inode bitmap of a block group, by group number.
+    #[error("inode bitmap of group {0}")]
+    InodeBitmap(u32),
     /// The multi-mount protection block, by block number in the filesystem.
     #[error("multi-mount protection block {0}")]
     MmpBlock(PhysicalBlock),
@@ -510,7 +513,7 @@ impl Structure {
         match self {
             Self::Superblock => (Kind::Superblock, None, None),
             Self::GroupDescriptor(_) => (Kind::GroupDescriptor, None, None),
-            Self::BlockBitmap(_) => (Kind::Bitmap, None, None),
+            Self::BlockBitmap(_) | Self::InodeBitmap(_) => (Kind::Bitmap, None, None),
             Self::MmpBlock(block) => (Kind::MmpBlock, Some(block), None),
             Self::Inode(inode) => (Kind::Inode, None, Some(inode)),
             Self::ExtentRoot { inode } => (Kind::ExtentTree, None, Some(inode)),

@@ -146,6 +146,24 @@ impl Inode {
         number: InodeNumber,
         bytes: &[u8],
     ) -> Result<Self, Error> {
+        Self::parse_with(superblock, number, bytes, false)
+    }
+
+    /// Parses and checks inode `number`, which may have no links: it is to be freed.
+    pub(crate) fn parse_orphan(
+        superblock: &Superblock,
+        number: InodeNumber,
+        bytes: &[u8],
+    ) -> Result<Self, Error> {
+        Self::parse_with(superblock, number, bytes, true)
+    }
+
+    fn parse_with(
+        superblock: &Superblock,
+        number: InodeNumber,
+        bytes: &[u8],
+        may_be_unlinked: bool,
+    ) -> Result<Self, Error> {
         let corrupt = |problem| Structure::Inode(number).corrupt(problem);
         let Ok((raw, rest)) = RawInode::ref_from_prefix(bytes) else {
             return Err(corrupt(Problem::Missing { logical: 0 }));
@@ -163,7 +181,7 @@ impl Inode {
             })?;
         }
         let mode = raw.mode.get();
-        if mode == 0 || raw.links == 0 {
+        if mode == 0 || raw.links == 0 && !may_be_unlinked {
             return Err(Error::InodeNotInUse { inode: number });
         }
         let rule = "its upper four bits are not a file type";

@@ -126,11 +126,24 @@ impl<'a> Handle<'a> {
 
     /// Returns an inode.
     pub(crate) fn inode(&self, number: InodeNumber) -> Result<Inode, Stop> {
+        self.parse_inode(number, Inode::parse)
+    }
+
+    /// Returns an inode that may have no links.
+    pub(crate) fn orphan(&self, number: InodeNumber) -> Result<Inode, Stop> {
+        self.parse_inode(number, Inode::parse_orphan)
+    }
+
+    fn parse_inode(
+        &self,
+        number: InodeNumber,
+        parse: impl FnOnce(&Superblock, InodeNumber, &[u8]) -> Result<Inode, Error>,
+    ) -> Result<Inode, Stop> {
         let (block, offset) = self.inode_place(number)?;
         let block = self.block(block)?;
         let size = usize::from(self.superblock().inode_size());
         let bytes = block.get(offset..).and_then(|rest| rest.get(..size)).unwrap_or_default();
-        Ok(Inode::parse(self.superblock(), number, bytes)?)
+        Ok(parse(self.superblock(), number, bytes)?)
     }
 
     /// Replaces an inode.
@@ -142,7 +155,10 @@ impl<'a> Handle<'a> {
         let bytes = block.get_mut(offset..).and_then(|rest| rest.get_mut(..size));
         inode.encode(superblock, bytes.unwrap_or_default());
         self.changes.inodes.retain(|other| other.number() != inode.number());
-        self.changes.inodes.push(inode);
+        // An inode that is freed cannot be read any more.
+        if inode.links() > 0 {
+            self.changes.inodes.push(inode);
+        }
         Ok(())
     }
 

@@ -27,13 +27,16 @@ struct RawTail {
     checksum: U32,
 }
 
-/// Calls `visit` for each inode number in the orphan file.
+/// The place of an entry: the block of the filesystem, and the index of the entry in it.
+pub(crate) type Place = (PhysicalBlock, usize);
+
+/// Calls `visit` for each inode number in the orphan file, with its place.
 ///
 /// # Errors
 /// Damage to the file, a failure of the source, or the error of `visit`.
 pub(crate) fn read(
     fs: &Filesystem,
-    mut visit: impl FnMut(InodeNumber) -> Result<(), Error>,
+    mut visit: impl FnMut(InodeNumber, Place) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let superblock = fs.superblock();
     let inode = fs.named_inode(superblock.orphan_file_inode, Structure::Superblock)?;
@@ -59,9 +62,10 @@ pub(crate) fn read(
                 fs.prefetch(run.part(index, piece).blocks());
             }
             let block = fs.block(number)?;
-            for &entry in entries(superblock, &inode, next, number, &block)? {
+            let entries = entries(superblock, &inode, next, number, &block)?;
+            for (index, &entry) in entries.iter().enumerate() {
                 if entry != 0 {
-                    visit(entry.into())?;
+                    visit(entry.into(), (number, index))?;
                 }
             }
             next = next.saturating_add(1);
@@ -100,6 +104,21 @@ fn entries<'a>(
     Ok(<[U32]>::ref_from_bytes(entries).unwrap_or_default())
 }
 
+/// Removes the entry at `place` from its block, and updates the checksum. `seed` is that of the file's
+/// inode.
+pub(crate) fn clear(superblock: &Superblock, seed: u32, place: Place, block: &mut [u8]) {
+    let (number, index) = place;
+    let Ok((entries, tail)) = RawTail::mut_from_suffix(block) else { return };
+    if let Ok(all) = <[U32]>::mut_from_bytes(entries)
+        && let Some(entry) = all.get_mut(index)
+    {
+        *entry = U32::ZERO;
+    }
+    if superblock.has_metadata_csum() {
+        tail.checksum = crc32c(crc32c(seed, &number.get().to_le_bytes()), entries).into();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,7 +149,7 @@ mod tests {
 
     fn numbers(image: Image) -> Result<Vec<u32>, String> {
         let mut numbers = Vec::new();
-        read(&image.open(), |number| {
+        read(&image.open(), |number, _| {
             numbers.push(number.get());
             Ok(())
         })

@@ -42,7 +42,7 @@ pub(crate) fn read(fs: &Filesystem) -> Result<HashSet<InodeNumber>, Error> {
     }
     orphans.read_list(fs)?;
     if has_file {
-        orphan_file::read(fs, |number| orphans.add(fs, number).map(drop))?;
+        orphan_file::read(fs, |number, _| orphans.add(fs, number).map(drop))?;
     }
     Ok(orphans.0)
 }

@@ -53,7 +53,22 @@ fn checksum(superblock: &Superblock, number: PhysicalBlock, block: &[u8]) -> u32
     crc32c(crc, rest.get(size_of::<U32>()..).unwrap_or_default())
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+/// Returns the number of inodes that share a block, which was checked.
+pub(crate) fn references(block: &[u8]) -> u32 {
+    RawHeader::ref_from_prefix(block).map_or(0, |(header, _)| header.references.get())
+}
+
+/// Sets the number of inodes that share block `number`, and updates the checksum.
+pub(crate) fn set_references(
+    superblock: &Superblock,
+    number: PhysicalBlock,
+    references: u32,
+    block: &mut [u8],
+) {
+    let hash = RawHeader::ref_from_prefix(block).map_or(0, |(header, _)| header.hash.get());
+    seal(superblock, number, (references, hash), block);
+}
+
 /// Writes the header of block `number`, whose entries and values are in `block`: the number of
 /// inodes that share it, and the hash of all attributes.
 pub(crate) fn seal(

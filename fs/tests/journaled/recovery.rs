@@ -64,6 +64,55 @@ fn what_the_kernel_left_is_recovered_as_by_the_kernel() {
     assert!(replayed > 100, "{replayed}");
 }
 
+#[test]
+fn files_that_were_open_without_a_name() {
+    if !common::is_root() {
+        println!("SKIPPED: loop mounts need root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for options in [
+        "-t ext4 -b 4096",
+        "-t ext4 -b 1024 -O orphan_file",
+        "-t ext4 -b 1024 -g 2048 -O ^metadata_csum,^64bit,uninit_bg",
+    ] {
+        let (image, ours) = (dir.path().join("image"), dir.path().join("ours"));
+        mke2fs(&image, "32M", &options.split(' ').collect::<Vec<_>>(), None);
+        let mount = Mount::new(&image, &dir.path().join("mnt"), "loop,noatime").unwrap();
+        let mut open = Vec::new();
+        for at in 0..20 {
+            let path = mount.path.join(format!("file-{at}"));
+            fs::write(&path, vec![at as u8; 20_000 * at]).unwrap();
+            if at % 4 == 0 {
+                // Attributes in a block, which two files share.
+                let value = "v".repeat(600);
+                let name = path.to_str().unwrap();
+                common::run("setfattr", &["-n", "user.name", "-v", &value, name]);
+            }
+            let file = File::options().write(true).open(&path).unwrap();
+            file.sync_all().unwrap();
+            if at != 4 {
+                open.push(file);
+                fs::remove_file(&path).unwrap();
+            }
+        }
+        File::open(&mount.path).unwrap().sync_all().unwrap();
+        fs::copy(&image, &ours).unwrap();
+        let device = File::options().read(true).write(true).open(&ours).unwrap();
+        let state = JournaledFilesystem::open(device, Options::default()).unwrap();
+        let free = state.statfs().unwrap();
+        state.close().unwrap();
+        common::assert_clean(&ours);
+        drop(open);
+        drop(mount);
+        // The kernel has freed them, too.
+        let theirs = common::open(&image).statfs().unwrap();
+        assert_eq!((free.free_blocks, free.free_files), (theirs.free_blocks, theirs.free_files));
+        let kernel = Mount::new(&ours, &dir.path().join("mnt"), "loop,noatime").unwrap();
+        compare(options, &ours, &kernel.path);
+    }
+}
+
 /// Checks what the kernel recovered by name.
 fn filetime(kernel: &std::path::Path, root: &nvio_ext4::Inode) {
     use std::os::unix::fs::MetadataExt;

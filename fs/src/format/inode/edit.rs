@@ -1,10 +1,23 @@
 //! Changes of a parsed inode.
 
+use crate::format::extent;
 use crate::format::inode::Inode;
+use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
 use crate::format::time::Timestamp;
+use crate::number::PhysicalBlock;
 
 impl Inode {
+    /// Removes size, blocks, links and attributes from an inode that is freed. Mode and flags stay.
+    pub(crate) fn clear(&mut self) {
+        (self.size, self.blocks_512, self.links) = (0, 0, 0);
+        self.attribute_block = PhysicalBlock::default();
+        self.block.fill(0);
+        if self.flags.contains(InodeFlags::EXTENTS) {
+            extent::clear_root(&mut self.block);
+        }
+    }
+
     /// Sets the lower twelve bits of the mode.
     pub(crate) fn set_permissions(&mut self, permissions: u16) {
         self.mode = self.mode & !0o7777 | permissions & 0o7777;

@@ -1,0 +1,168 @@
+//! Orphans that a crash left: the open frees the blocks after the ends of inodes with links, and the
+//! whole inodes without, as the kernel does.
+
+use std::collections::HashSet;
+
+use crate::alloc;
+use crate::change::JournaledFilesystem;
+use crate::change::extents::Tree;
+use crate::change::orphans::{Entry, ORPHANS_MAX};
+use crate::change::space::{EXTENTS_MAX, free};
+use crate::change::time::now;
+use crate::error::Error;
+use crate::error::reasons::NotWritable;
+use crate::file::system_zone::SystemZone;
+use crate::filesystem::Filesystem;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::features::{CompatFeatures, RoCompatFeatures};
+use crate::format::inode::Inode;
+use crate::format::inode_flags::InodeFlags;
+use crate::journal::handle::{Handle, Stop};
+use crate::number::{BlockRun, InodeNumber, LogicalBlock};
+use crate::recovery::orphan_file;
+use crate::xattr::block;
+
+/// An inode to be truncated or, without links, to be freed.
+pub(super) struct Orphan {
+    number: InodeNumber,
+    entry: Entry,
+    has_links: bool,
+}
+
+/// Returns the orphans. Nothing is changed if one of them cannot be processed.
+pub(super) fn listed(fs: &Filesystem) -> Result<Vec<Orphan>, Error> {
+    let superblock = fs.superblock();
+    let has_file = superblock.compat.contains(CompatFeatures::ORPHAN_FILE)
+        && superblock.ro_compat.contains(RoCompatFeatures::ORPHAN_PRESENT);
+    let mut orphans = Vec::new();
+    if has_file {
+        let seed = fs.inode(superblock.orphan_file_inode)?.checksum_seed;
+        orphan_file::read(fs, |number, place| {
+            orphans.push(orphan(fs, number, Entry::File { place, seed })?);
+            Ok(())
+        })?;
+    }
+    let mut seen = HashSet::new();
+    let mut number = superblock.last_orphan;
+    while number != 0 {
+        let is_damaged = orphans.len() >= ORPHANS_MAX || !seen.insert(number);
+        if is_damaged {
+            return Err(Structure::Superblock.corrupt(Problem::OrphanList { inode: number }));
+        }
+        orphans.push(orphan(fs, number, Entry::List)?);
+        number = fs.next_orphan(number)?;
+    }
+    Ok(orphans)
+}
+
+/// Returns an orphan, if it can be processed.
+fn orphan(fs: &Filesystem, number: InodeNumber, entry: Entry) -> Result<Orphan, Error> {
+    let superblock = fs.superblock();
+    let damage = || Structure::Superblock.corrupt(Problem::OrphanList { inode: number });
+    if !superblock.inodes().contains(&number) {
+        return Err(damage());
+    }
+    let inode = Inode::parse_orphan(superblock, number, &fs.inode_bytes(number)?);
+    let inode = inode.map_err(|error| match error {
+        Error::InodeNotInUse { .. } => damage(),
+        error => error,
+    })?;
+    let has_links = inode.links() > 0;
+    let wrong = InodeFlags::IMMUTABLE.union(InodeFlags::APPEND).union(InodeFlags::VERITY);
+    let flags = inode.flags();
+    let has_extents = flags.contains(InodeFlags::EXTENTS) || inode.blocks_512() == 0;
+    let can_truncate = inode.is_file() && !flags.intersects(wrong);
+    match has_extents && (can_truncate || !has_links) {
+        true => Ok(Orphan { number, entry, has_links }),
+        false => Err(Error::NotWritable(NotWritable::HasOrphans)),
+    }
+}
+
+impl JournaledFilesystem {
+    /// Completes the truncations of inodes, and frees those without links.
+    pub(super) fn process_orphans(&self, orphans: &[Orphan]) -> Result<(), Error> {
+        for &Orphan { number, entry, has_links } in orphans {
+            if has_links {
+                let size = self.inode(number)?.size();
+                self.zero_tail(number, u64::MAX)?;
+                self.free_after(number, size, Some(entry))?;
+            } else {
+                self.free_inode(number, entry)?;
+            }
+        }
+        match orphans.len() {
+            0 => Ok(()),
+            count => {
+                log::info!("{count} orphan(s) were truncated or freed");
+                self.sync()
+            }
+        }
+    }
+
+    /// Frees an inode without links, and its blocks, in as many steps as are needed.
+    fn free_inode(&self, number: InodeNumber, entry: Entry) -> Result<(), Error> {
+        let time = now();
+        loop {
+            let is_done = self.journal().change(self, |handle| {
+                let mut inode = handle.orphan(number)?;
+                let is_done = free_blocks(handle, self.zone(), &mut inode)?;
+                if is_done {
+                    free_attributes(handle, self.zone(), &inode)?;
+                    alloc::inode_bitmap::free(handle, &inode)?;
+                    entry.remove(handle, number)?;
+                    inode.clear();
+                    handle.set_inode(inode)?;
+                    // The field links the list no longer: it has the time of the deletion.
+                    let seconds = u32::try_from(time.seconds).unwrap_or(u32::MAX);
+                    handle.set_next_orphan(number, seconds.into())?;
+                } else {
+                    handle.set_inode(inode)?;
+                }
+                Ok(is_done)
+            })?;
+            if is_done {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Frees blocks of an inode from its end. Returns true if none is left.
+fn free_blocks(
+    handle: &mut Handle<'_>,
+    zone: &SystemZone,
+    inode: &mut Inode,
+) -> Result<bool, Stop> {
+    if !inode.flags().contains(InodeFlags::EXTENTS) {
+        return Ok(true);
+    }
+    let mut tree = Tree { handle, zone, inode, is_changed: false };
+    let start = tree.last_extents(EXTENTS_MAX)?;
+    free(&mut tree, start..LogicalBlock::END_NUMBER)?;
+    Ok(tree.end()? == 0)
+}
+
+/// Frees the block of an inode's extended attributes, or counts one user less of it.
+fn free_attributes(handle: &mut Handle<'_>, zone: &SystemZone, inode: &Inode) -> Result<(), Stop> {
+    let number = inode.attribute_block;
+    if number == 0 {
+        return Ok(());
+    }
+    let superblock = handle.superblock();
+    let structure = Structure::AttributeBlock { block: number, inode: inode.number() };
+    let corrupt = |problem| structure.corrupt(problem);
+    superblock.data_blocks(number, 1u32).map_err(corrupt)?;
+    let bytes = handle.block(number)?;
+    block::check(superblock, number, &bytes).map_err(corrupt)?;
+    match block::references(&bytes) {
+        0 | 1 => {
+            alloc::free(handle, zone, BlockRun::new(number, 1).unwrap_or_default())?;
+            handle.revoke(number);
+        }
+        users => {
+            let bytes = handle.block_mut(number)?;
+            block::set_references(superblock, number, users.saturating_sub(1), bytes);
+        }
+    }
+    Ok(())
+}
