@@ -139,7 +139,9 @@ impl JournaledFilesystem {
     ) -> Result<Inode, Error> {
         let number = inode.into();
         let _lock = self.lock(number);
-        let end = pos.saturating_add(length);
+        // No file has bytes after these.
+        let most = self.superblock().bytes(LogicalBlock::END_NUMBER);
+        let (pos, end) = (pos.min(most), pos.saturating_add(length).min(most));
         let block = u64::from(self.superblock().block_size());
         let (first, last) = (pos.next_multiple_of(block), end & !block.wrapping_sub(1));
         if first >= last {

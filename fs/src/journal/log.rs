@@ -210,3 +210,54 @@ impl<'a> Copy<'a> {
         self.escaped.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::journal::tag::Tags;
+
+    const SIZE: usize = 4096;
+
+    /// An empty log of 64 blocks.
+    fn log() -> Log {
+        let mut head = vec![0; SIZE];
+        for (at, value) in [(0, MAGIC), (4, 4), (0xc, 4096), (0x10, 64), (0x14, 1), (0x18, 5)] {
+            head[at..at + 4].copy_from_slice(&value.to_be_bytes());
+        }
+        let places = [BlockRun::new(100.into(), 64).unwrap()];
+        Log::new(places.into(), head, true, true).unwrap()
+    }
+
+    #[test]
+    fn copies_that_begin_with_the_magic_number_are_escaped() {
+        let (log, mut transaction) = (log(), Transaction::new(5));
+        let mut block = vec![7; SIZE];
+        transaction.insert(8.into(), block.clone().into());
+        block[..4].copy_from_slice(&MAGIC.to_be_bytes());
+        transaction.insert(7.into(), block.clone().into());
+        let bytes = log.encode(&transaction);
+        let (descriptor, copies) = bytes.split_at(SIZE);
+        let tags: Vec<_> = Tags::new(&log.superblock, descriptor).collect();
+        assert_eq!(
+            tags.iter().map(|tag| (tag.block.get(), tag.escaped)).collect::<Vec<_>>(),
+            [(7, true), (8, false)]
+        );
+        for (tag, copy) in tags.iter().zip(copies.chunks(SIZE)) {
+            tag.verify(&log.superblock, 5, copy).unwrap();
+        }
+        assert_eq!(copies[..4], [0; 4]);
+        assert_eq!(copies[4..SIZE], block[4..]);
+        assert_eq!(*transaction.images[&7.into()], block[..], "home keeps the number");
+    }
+
+    #[test]
+    fn a_revoke_is_taken_back_when_the_block_is_logged_again() {
+        let mut transaction = Transaction::new(5);
+        transaction.revoke(7.into());
+        transaction.revoke(8.into());
+        transaction.insert(7.into(), vec![1; SIZE].into());
+        assert_eq!(transaction.revoked.iter().map(|block| block.get()).collect::<Vec<_>>(), [8]);
+        transaction.revoke(7.into());
+        assert!(transaction.images.is_empty() && transaction.revoked.len() == 2);
+    }
+}

@@ -511,3 +511,44 @@ fn extents_are_as_long_as_the_kernels() {
     println!("{ours} extents, {theirs} by the kernel");
     assert!(ours <= theirs, "{ours} extents, {theirs} by the kernel");
 }
+
+#[test]
+fn sizes_that_no_file_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Recorder::new(image(dir.path(), VARIANTS[0].1));
+    let fs = open(&device);
+    let number = file(&fs, 0).number();
+    let most = u64::from(u32::MAX) * 1024;
+    for error in [
+        fs.truncate(number, most + 1).unwrap_err(),
+        fs.truncate(number, u64::MAX).unwrap_err(),
+        fs.allocate(number, u64::MAX - 5, 10, false).unwrap_err(),
+        fs.allocate(number, most, 1, true).unwrap_err(),
+        fs.write_at(number, most, b"x").unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::FileTooLarge { .. }), "{error}");
+    }
+    assert_eq!(fs.truncate(number, most).unwrap().size(), most);
+    fs.write_at(number, most - 1, b"x").unwrap();
+    fs.punch_hole(number, u64::MAX - 5, u64::MAX).unwrap();
+    fs.close().unwrap();
+    check(dir.path(), &device.bytes());
+}
+
+#[test]
+fn block_pointers_are_not_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Recorder::new(image(dir.path(), "-t ext3 -b 1024 -J size=1"));
+    let fs = open(&device);
+    let number = file(&fs, 7).number();
+    for error in [
+        fs.truncate(number, 0).unwrap_err(),
+        fs.punch_hole(number, 0, 1 << 20).unwrap_err(),
+        fs.allocate(number, 1 << 20, 1, false).unwrap_err(),
+        fs.write_at(number, 0, b"x").unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("block pointers"), "{error}");
+    }
+    fs.close().unwrap();
+    check(dir.path(), &device.bytes());
+}
