@@ -46,6 +46,8 @@ pub trait BlockDevice: BlockSource {
 }
 
 /// Bytes to write, and their place; see [`BlockDevice::write_many`].
+///
+/// See the [example](BlockDevice#examples).
 #[derive(Clone, Copy, Debug)]
 pub struct WriteRange<'b> {
     /// First byte, from the start of the filesystem.

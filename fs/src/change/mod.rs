@@ -55,6 +55,8 @@ use crate::number::InodeNumber;
 /// assert_eq!(fs.allocate(file, 0, 1 << 16, true)?.size(), 22);
 /// fs.punch_hole(file, 1 << 15, 1 << 15)?;
 /// fs.truncate(file, 12)?;
+/// // All changes of all inodes are:
+/// fs.sync()?;
 /// // The changes are in place, and the journal is empty:
 /// fs.close()?;
 ///
