@@ -122,7 +122,9 @@ impl Journal {
     /// Commits the running transaction if it has become too large for more changes.
     fn make_room(&self, fs: &Filesystem) -> Result<(), Error> {
         let state = self.lock();
-        if state.running.images.len() < self.limit {
+        // A block of revokes has at least 64.
+        let revokes = state.running.revoked.len() >> 6;
+        if state.running.images.len().saturating_add(revokes) < self.limit {
             return Ok(());
         }
         let tid = state.running.tid;
@@ -172,6 +174,10 @@ impl Journal {
         let mut written = Ok(());
         if !log.has_room(&transaction) {
             written = self.checkpoint(fs, &mut log, transaction.tid);
+            if written.is_ok() && !log.has_room(&transaction) {
+                let (blocks, limit) = (transaction.images.len(), self.limit);
+                written = Err(Error::ChangeTooLarge { blocks, limit });
+            }
         }
         match written.and_then(|()| log.write(&self.sink, &transaction)) {
             Ok(()) => {

@@ -18,7 +18,7 @@ use crate::open;
 use crate::progress;
 use crate::units::size;
 
-/// Overwrite bytes of a file with standard input, or let the file grow.
+/// Write standard input to a file, over its bytes.
 ///
 /// Without --grow the file keeps its size, its blocks and its times: only existing bytes are replaced.
 /// Input that does not fit is refused before its first byte is written. The filesystem must not be

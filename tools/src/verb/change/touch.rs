@@ -10,10 +10,10 @@ use nvio::ext4::Timestamp;
 use crate::args::VolumeArgs;
 use crate::error::Error;
 
-/// Set the times of the last access and the last change of files.
+/// Set the times of files.
 ///
-/// The change is written through the journal. The filesystem must not be mounted. Files are not
-/// created.
+/// The times are those of the last access and of the last change. They are written through the journal.
+/// The filesystem must not be mounted. Files are not created.
 #[derive(Debug, Args)]
 pub struct Touch {
     #[command(flatten)]
