@@ -2,6 +2,33 @@
 
 use std::ops::Range;
 
+use crate::format::checksum::crc32c;
+use crate::format::corrupt::Problem;
+use crate::format::superblock::Superblock;
+use crate::number::as_usize;
+
+/// Computes the checksum of a bitmap, which covers the bits of a whole group of `length`.
+pub(crate) fn checksum(superblock: &Superblock, bits: &[u8], length: u32) -> u32 {
+    let bytes = as_usize(length >> 3);
+    crc32c(superblock.checksum_seed, bits.get(..bytes).unwrap_or(bits))
+}
+
+/// Verifies the checksum of a bitmap, if the filesystem has metadata checksums. Descriptors of 32
+/// bytes store the lower half.
+pub(crate) fn verify(
+    superblock: &Superblock,
+    bits: &[u8],
+    length: u32,
+    stored: u32,
+) -> Result<(), Problem> {
+    if !superblock.has_metadata_csum() {
+        return Ok(());
+    }
+    let is_whole = superblock.geometry.descriptor_size >= 64;
+    let mask = if is_whole { u32::MAX } else { 0xffff };
+    Problem::verify_checksum(stored, checksum(superblock, bits, length) & mask)
+}
+
 /// Returns true if bit `at` is set. Bits after the end count as set.
 pub(crate) fn is_set(bits: &[u8], at: u32) -> bool {
     let byte = usize::try_from(at >> 3).ok().and_then(|index| bits.get(index));

@@ -3,9 +3,7 @@
 use std::ops::Range;
 
 use crate::alloc::bitmap;
-use crate::error::Error;
 use crate::file::system_zone::SystemZone;
-use crate::format::checksum::crc32c;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::group::GroupDescriptor;
 use crate::format::superblock::Superblock;
@@ -40,7 +38,9 @@ impl Group {
             group.bits = built(superblock, zone, blocks);
         } else {
             group.bits = handle.block(place.start())?.to_vec();
-            group.verify(superblock)?;
+            let stored = descriptor.bitmap_checksums[0];
+            bitmap::verify(superblock, &group.bits, superblock.blocks_per_group, stored)
+                .map_err(|problem| Structure::BlockBitmap(number).corrupt(problem))?;
         }
         let (stored, computed) = (descriptor.free_clusters, group.count_free());
         if stored != computed {
@@ -61,20 +61,6 @@ impl Group {
     /// Returns the number of blocks of the group, which fits because a bitmap has one block.
     fn length(&self) -> u32 {
         u32::try_from(self.blocks.count()).unwrap_or(u32::MAX)
-    }
-
-    /// Verifies the checksum of the bitmap, if the filesystem has metadata checksums.
-    fn verify(&self, superblock: &Superblock) -> Result<(), Error> {
-        if !superblock.has_metadata_csum() {
-            return Ok(());
-        }
-        let mut computed = checksum(superblock, &self.bits);
-        if superblock.geometry.descriptor_size < 64 {
-            computed &= 0xffff;
-        }
-        let stored = self.descriptor.bitmap_checksums[0];
-        Problem::verify_checksum(stored, computed)
-            .map_err(|problem| Structure::BlockBitmap(self.number).corrupt(problem))
     }
 
     /// Returns the bits of a run of blocks of this group.
@@ -125,7 +111,8 @@ impl Group {
     fn store(mut self, handle: &mut Handle<'_>) -> Result<(), Stop> {
         let superblock = handle.superblock();
         if superblock.has_metadata_csum() {
-            self.descriptor.bitmap_checksums[0] = checksum(superblock, &self.bits);
+            self.descriptor.bitmap_checksums[0] =
+                bitmap::checksum(superblock, &self.bits, superblock.blocks_per_group);
         }
         if has_flags(superblock) {
             self.descriptor.flags &= !BLOCK_UNINIT;
@@ -160,10 +147,4 @@ fn built(superblock: &Superblock, zone: &SystemZone, blocks: BlockRun) -> Vec<u8
     }
     bitmap::fill(&mut bits, index(blocks.end())..u32::MAX, true);
     bits
-}
-
-/// Computes the checksum of a bitmap, which covers the bits of a whole group.
-fn checksum(superblock: &Superblock, bits: &[u8]) -> u32 {
-    let bytes = as_usize(superblock.blocks_per_group >> 3);
-    crc32c(superblock.checksum_seed, bits.get(..bytes).unwrap_or(bits))
 }

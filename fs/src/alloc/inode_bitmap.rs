@@ -1,13 +1,9 @@
 //! The inode bitmap of a group, and the counts and checksums that go with it.
 
 use crate::alloc::bitmap;
-use crate::error::Error;
-use crate::format::checksum::crc32c;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::Inode;
-use crate::format::superblock::Superblock;
 use crate::journal::handle::{Handle, Stop};
-use crate::number::as_usize;
 
 /// Marks an inode as free. Its other blocks were freed before.
 ///
@@ -23,7 +19,8 @@ pub(crate) fn free(handle: &mut Handle<'_>, inode: &Inode) -> Result<(), Stop> {
     let place = superblock.data_blocks(group.bitmaps[1], 1u32);
     let place = place.map_err(|problem| Structure::GroupDescriptor(number).corrupt(problem))?;
     let mut bits = handle.block(place.start())?.to_vec();
-    verify(superblock, number, group.bitmap_checksums[1], &bits)?;
+    bitmap::verify(superblock, &bits, per_group, group.bitmap_checksums[1])
+        .map_err(|problem| Structure::InodeBitmap(number).corrupt(problem))?;
     if !bitmap::is_set(&bits, bit) {
         let rule = "must be in use according to the bitmap";
         let problem = Problem::Field { field: "inode", value: inode.number().into(), rule };
@@ -35,27 +32,8 @@ pub(crate) fn free(handle: &mut Handle<'_>, inode: &Inode) -> Result<(), Stop> {
         group.used_dirs = group.used_dirs.saturating_sub(1);
     }
     if superblock.has_metadata_csum() {
-        group.bitmap_checksums[1] = checksum(superblock, &bits);
+        group.bitmap_checksums[1] = bitmap::checksum(superblock, &bits, per_group);
     }
     handle.set_block(place.start(), bits);
     handle.set_group(number, group)
-}
-
-/// Verifies the checksum of the bitmap, if the filesystem has metadata checksums.
-fn verify(superblock: &Superblock, group: u32, stored: u32, bits: &[u8]) -> Result<(), Error> {
-    if !superblock.has_metadata_csum() {
-        return Ok(());
-    }
-    let mut computed = checksum(superblock, bits);
-    if superblock.geometry.descriptor_size < 64 {
-        computed &= 0xffff;
-    }
-    Problem::verify_checksum(stored, computed)
-        .map_err(|problem| Structure::InodeBitmap(group).corrupt(problem))
-}
-
-/// Computes the checksum of a bitmap, which covers the bits of a whole group.
-fn checksum(superblock: &Superblock, bits: &[u8]) -> u32 {
-    let bytes = as_usize(superblock.inodes_per_group >> 3);
-    crc32c(superblock.checksum_seed, bits.get(..bytes).unwrap_or(bits))
 }

@@ -19,7 +19,7 @@ use crate::journal::log::Log;
 use crate::journal::sink::Sink;
 use crate::mount::options::Options;
 use crate::mount::superblock::chosen;
-use crate::number::{BlockRun, PhysicalBlock, as_u64, as_usize};
+use crate::number::{BlockRun, PhysicalBlock, as_usize};
 use crate::recovery::journal;
 use crate::recovery::journal::fields::JournalFields;
 use crate::recovery::journal::summary::JournalReplay;
@@ -198,6 +198,5 @@ fn open_log(fs: &Filesystem) -> Result<Log, Error> {
     let first = places.first().map(|run: &BlockRun| run.start()).unwrap_or_default();
     let head = fs.metadata().block_now(first)?;
     let wide = superblock.has(IncompatFeatures::BITS64);
-    log::debug!("the log has {} blocks", as_u64(places.len()));
     Log::new(places.into(), head, wide, superblock.has_metadata_csum())
 }

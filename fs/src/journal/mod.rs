@@ -5,9 +5,9 @@
 //! the newest contents: of the running transaction, of the one that is being committed, of committed
 //! ones, and then of the device.
 //!
-//! There is no thread. Whoever needs a transaction to be durable commits it, by writing it to the
-//! [`Log`]; those that wait meanwhile have their changes in the next one, which one of them commits
-//! for all. When the log has no room, all committed blocks are written to their places
+//! The journal has no thread. A thread that needs a transaction to be durable commits it, by writing it
+//! to the [`Log`]; threads that wait meanwhile have their changes in the next one, which one of them
+//! commits for all. When the log has no room, all committed blocks are written to their places
 //! (a checkpoint), and the log begins anew. The mutex of the transactions is never held during I/O;
 //! a second one, [`Journal::log`], is held by the thread that commits.
 

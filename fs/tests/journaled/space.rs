@@ -306,7 +306,7 @@ fn a_truncation_of_many_steps_is_completed_after_a_cut() {
             let theirs = dir.path().join("theirs");
             fs::write(&theirs, state).unwrap();
             let mount = Mount::new(&theirs, &dir.path().join("mnt"), "loop,noatime").unwrap();
-            // It may leave a node of the tree that has room in the inode.
+            // The kernel may leave a node of the tree that has room in the inode.
             for (at_file, &file) in files.iter().enumerate() {
                 let theirs = fs::read(mount.path.join(format!("file-{at_file}"))).unwrap();
                 assert_eq!(theirs.len() as u64, found.inode(file).unwrap().size(), "cut at {at}");

@@ -78,7 +78,7 @@ impl SplitRaw {
             pos += piece.len() as u64;
             if let Err(rejected) = self.raw.submit(&command, piece, slot) {
                 let Rejected { error, busy, buf: back } = *rejected;
-                // It is a piece of this buffer.
+                // The piece that came back is one of this buffer, so that `put` does not fail.
                 back.map(|piece| buf.put(piece).is_ok());
                 return (commands, Some((error, busy)));
             }
