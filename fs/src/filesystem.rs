@@ -116,9 +116,9 @@ impl Filesystem {
         self.metadata().damage().take()
     }
 
-    /// Returns true if fast commits were replayed in memory.
-    pub(crate) fn has_fast_commits(&self) -> bool {
-        self.inner.fast_commit.get().is_some()
+    /// Returns the changes of fast commits, if some were replayed in memory.
+    pub(crate) fn fast_commits(&self) -> Option<&FastCommit> {
+        self.inner.fast_commit.get()
     }
 
     /// Adds damage that a read went around. Other errors are only logged.

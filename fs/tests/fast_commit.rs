@@ -9,10 +9,11 @@ use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use common::view::View;
 use common::{Mount, mke2fs, pattern, run, view};
 
 /// Variants of the filesystem: name, options of mke2fs, block size.
-const VARIANTS: &[(&str, &str, u64)] = &[
+pub const VARIANTS: &[(&str, &str, u64)] = &[
     ("4k", "-t ext4 -b 4096 -O fast_commit", 4096),
     ("bigalloc", "-t ext4 -b 1024 -C 4096 -O fast_commit,bigalloc", 1024),
     ("1k", "-t ext4 -b 1024 -O fast_commit", 1024),
@@ -20,17 +21,17 @@ const VARIANTS: &[(&str, &str, u64)] = &[
     ("large-inodes", "-t ext4 -b 4096 -I 1024 -O fast_commit,orphan_file", 4096),
 ];
 
-struct Bed {
-    dir: tempfile::TempDir,
-    image: PathBuf,
-    mount: PathBuf,
-    block: u64,
+pub struct Bed {
+    pub dir: tempfile::TempDir,
+    pub image: PathBuf,
+    pub mount: PathBuf,
+    pub block: u64,
 }
 
 /// A step: its name, and the changes that it makes to a mounted filesystem.
-type Step = (&'static str, fn(&Bed, &Path));
+pub type Step = (&'static str, fn(&Bed, &Path));
 
-const STEPS: &[Step] = &[
+pub const STEPS: &[Step] = &[
     ("create", |_, top| {
         fs::write(top.join("d/new"), pattern(1, 12_345)).unwrap();
         fs::write(top.join("d/empty"), b"").unwrap();
@@ -183,14 +184,14 @@ fn fallocate(top: &Path, arguments: &[&str]) {
 }
 
 /// Forces a full commit, because a fast commit cannot contain a new symbolic link.
-fn full_commit(top: &Path) {
+pub fn full_commit(top: &Path) {
     let link = top.join("link");
     let _ = fs::remove_file(&link);
     std::os::unix::fs::symlink("anywhere", &link).unwrap();
     fsync(top);
 }
 
-fn populate(top: &Path, block: u64) {
+pub fn populate(top: &Path, block: u64) {
     for directory in ["d", "e", "hollow"] {
         fs::create_dir(top.join(directory)).unwrap();
     }
@@ -206,7 +207,7 @@ fn populate(top: &Path, block: u64) {
 }
 
 impl Bed {
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         if !common::is_root() {
             println!("SKIPPED: loop mounts need root");
             return None;
@@ -226,9 +227,8 @@ impl Bed {
         }
     }
 
-    /// Compares this crate's view of the mounted image with the kernel's view of a copy. Returns
-    /// the number of fast commits.
-    fn compare(&self, what: &str) -> u32 {
+    /// Copies the mounted image, and returns the copy with the kernel's view of what it recovers.
+    pub fn copy(&self, what: &str) -> (PathBuf, View) {
         let dirty = self.dir.path().join("dirty");
         let copy = self.dir.path().join("copy");
         let duplicate = |from: &Path, to: &Path| {
@@ -237,11 +237,11 @@ impl Bed {
         };
         let mount = self.dir.path().join("mnt2");
         let mut attempts = 0;
-        let theirs = loop {
+        loop {
             duplicate(&self.image, &dirty);
             duplicate(&dirty, &copy);
             match Mount::new(&copy, &mount, "loop,noatime") {
-                Ok(mounted) => break view::of_kernel(&mounted.path),
+                Ok(mounted) => return (dirty, view::of_kernel(&mounted.path)),
                 // The image was copied during a write of the journal's superblock, which waits for the
                 // kernel's threads.
                 Err(reason) if attempts < 30 => {
@@ -251,7 +251,13 @@ impl Bed {
                 Err(reason) => panic!("{what}: {reason}"),
             }
             attempts += 1;
-        };
+        }
+    }
+
+    /// Compares this crate's view of the mounted image with the kernel's view of a copy. Returns
+    /// the number of fast commits.
+    fn compare(&self, what: &str) -> u32 {
+        let (dirty, theirs) = self.copy(what);
         let sum = |path: &Path| run("cksum", &[path.to_str().unwrap()]);
         let before = sum(&dirty);
         let fast_commits = common::open(&dirty).recovered().map_or(0, |done| done.fast_commits);

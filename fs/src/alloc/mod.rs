@@ -60,6 +60,11 @@ pub(crate) fn allocate(
     Ok(run)
 }
 
+/// Marks free blocks as used that a file has got already.
+pub(crate) fn take(handle: &mut Handle<'_>, zone: &SystemZone, run: BlockRun) -> Result<(), Stop> {
+    mark(handle, zone, run, true)
+}
+
 /// Frees blocks. They can be allocated again when the transaction is durable.
 pub(crate) fn free(handle: &mut Handle<'_>, zone: &SystemZone, run: BlockRun) -> Result<(), Stop> {
     mark(handle, zone, run, false)?;

@@ -6,6 +6,7 @@ pub(crate) mod extents;
 mod locks;
 pub(crate) mod open;
 mod orphans;
+mod replay;
 pub(crate) mod space;
 pub(crate) mod superblock;
 pub(crate) mod time;

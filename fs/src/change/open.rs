@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::blocks::device::{BlockDevice, WriteRange};
 use crate::blocks::overlay::Overlay;
 use crate::blocks::source::BlockSource;
-use crate::change::{JournaledFilesystem, cleanup, superblock};
+use crate::change::{JournaledFilesystem, cleanup, replay, superblock};
 use crate::error::Error;
 use crate::error::reasons::NotWritable;
 use crate::file::system_zone::SystemZone;
@@ -144,23 +144,32 @@ fn recover(
         return Ok((log, sequence, recovered));
     }
     let recovered = journal::recover(fs, journal)?;
-    // An incomplete transaction may have left blocks with the number of the next one.
-    let tid = recovered.next_tid.wrapping_add(1);
+    let next = recovered.next_tid;
     let after = fs.recovered_to(source, recovered)?;
-    if after.has_fast_commits() {
-        return Err(Error::NotWritable(NotWritable::FastCommits));
-    }
     check(after.superblock())?;
     cleanup::listed(&after)?;
+    let fast = match after.fast_commits() {
+        Some(commits) => {
+            let journal = Journal::new(Sink::new(Arc::clone(device)), open_log(fs)?, next);
+            replay::prepare(&after, commits, journal)?
+        }
+        None => None,
+    };
     if let Some(overlay) = after.metadata().overlay() {
-        replay(sink, fs.superblock(), overlay)?;
+        write_home(sink, fs, overlay)?;
     }
-    log.finish(sink, tid)?;
+    // An incomplete transaction may have left blocks with the number of the next one.
+    let tid = next.wrapping_add(1);
+    match fast {
+        Some(journal) => replay::write(&after, &journal)?,
+        None => log.finish(sink, tid)?,
+    }
     Ok((log, tid, after.recovered()))
 }
 
 /// Writes the newest copies in the log to their places, and makes that durable.
-fn replay(sink: &Sink, superblock: &Superblock, overlay: &Overlay) -> Result<(), Error> {
+fn write_home(sink: &Sink, fs: &Filesystem, overlay: &Overlay) -> Result<(), Error> {
+    let superblock = fs.superblock();
     let size = as_usize(superblock.block_size());
     let all = BlockRun::new(PhysicalBlock::default(), u64::MAX).unwrap_or_default();
     let numbers: Vec<PhysicalBlock> = overlay.blocks(all).collect();
@@ -172,6 +181,9 @@ fn replay(sink: &Sink, superblock: &Superblock, overlay: &Overlay) -> Result<(),
         let bytes = bytes.get_mut(..run.len().saturating_mul(size)).unwrap_or_default();
         for (&number, block) in run.iter().zip(bytes.chunks_mut(size)) {
             overlay.read(number, block)?;
+            if number == superblock.superblock_block() {
+                superblock::keep_checksum(superblock, &fs.metadata().block_now(number)?, block);
+            }
         }
         let offset = run.first().map_or(0, |&number| superblock.address(number));
         sink.write(&[WriteRange { offset, bytes }], false)?;

@@ -89,6 +89,18 @@ fn edit(
     journal.write_in_place(fs, number, block)
 }
 
+/// Changes the block of the superblock that is about to replace `old` on the device, so that its checksum
+/// stays, if that is possible.
+pub(crate) fn keep_checksum(superblock: &Superblock, old: &[u8], new: &mut [u8]) {
+    let number = superblock.superblock_block();
+    let offset = as_usize(SUPERBLOCK_OFFSET.saturating_sub(superblock.address(number)));
+    let old = old.get(offset..).and_then(|bytes| RawSuperblock::ref_from_prefix(bytes).ok());
+    let new = new.get_mut(offset..).and_then(|bytes| RawSuperblock::mut_from_prefix(bytes).ok());
+    if let (Some((old, _)), Some((new, _))) = (old, new) {
+        seal(old, new);
+    }
+}
+
 /// Stores the checksum of the superblock `new`, which replaces `old`.
 ///
 /// The checksum is in another sector of 512 bytes than the fields that change. A loss of power may

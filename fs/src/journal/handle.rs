@@ -162,6 +162,19 @@ impl<'a> Handle<'a> {
         Ok(())
     }
 
+    /// Replaces the bytes of an inode, which are sealed.
+    pub(crate) fn set_inode_bytes(
+        &mut self,
+        number: InodeNumber,
+        bytes: &[u8],
+    ) -> Result<(), Stop> {
+        let (block, offset) = self.inode_place(number)?;
+        let block = self.block_mut(block)?;
+        let place = block.get_mut(offset..).unwrap_or_default();
+        place.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        Ok(())
+    }
+
     /// Returns the next inode in the list of orphans; 0 after the last.
     pub(crate) fn next_orphan(&self, number: InodeNumber) -> Result<InodeNumber, Stop> {
         let (block, offset) = self.inode_place(number)?;

@@ -57,6 +57,18 @@ impl Journal {
         Self { sink, state, log, limit }
     }
 
+    /// Lets one transaction have most of the blocks of the log.
+    pub(crate) fn with_large_transactions(mut self) -> Self {
+        // A quarter is left to descriptors and revokes.
+        self.limit = self.limit.saturating_mul(3);
+        self
+    }
+
+    /// Returns true if nothing was changed since the last commit.
+    pub(crate) fn is_unchanged(&self) -> bool {
+        self.lock().running.is_empty()
+    }
+
     /// Makes a change: calls `apply` until no block that it needs is missing, and adds its blocks to
     /// the running transaction.
     ///

@@ -69,6 +69,17 @@ impl MapChanges {
         }
     }
 
+    /// Returns the changed ranges in order, each with its blocks and whether they are unwritten; `None`
+    /// for a hole.
+    pub(crate) fn ranges(
+        &self,
+    ) -> impl Iterator<Item = (Range<LogicalBlock>, Option<(BlockRun, bool)>)> {
+        self.changes.iter().map(|(&start, change)| {
+            let blocks = (change.physical, change.kind == MappingKind::Unwritten);
+            (start..change.end, (change.kind != MappingKind::Hole).then_some(blocks))
+        })
+    }
+
     /// Applies the changes to a run of the stored map.
     pub(crate) fn apply(&self, superblock: &Superblock, leaf: MapRun) -> MapRun {
         let (start, end) = (superblock.logical_at(leaf.start()), superblock.logical_at(leaf.end()));

@@ -3,6 +3,7 @@
 mod attributes;
 mod crash;
 mod errors;
+mod fast_commit;
 mod hostile;
 mod recorder;
 mod recovery;

@@ -37,6 +37,11 @@ impl Inode {
         self.size = size;
     }
 
+    /// Sets the count of blocks to that of `other`.
+    pub(crate) fn set_blocks_of(&mut self, other: &Self) {
+        self.blocks_512 = other.blocks_512;
+    }
+
     /// Counts blocks of the filesystem that the inode now has.
     pub(crate) fn add_blocks(&mut self, superblock: &Superblock, blocks: u64) {
         self.blocks_512 = self.blocks_512.saturating_add(superblock.bytes(blocks) >> 9);

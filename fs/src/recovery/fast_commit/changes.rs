@@ -17,6 +17,8 @@ pub(crate) struct FastCommit {
     pub bytes: usize,
     /// Number of fast commits.
     pub commits: u32,
+    /// There are tags that add or remove names, or inodes with them.
+    pub has_names: bool,
 }
 
 /// The patches of one inode.

@@ -100,8 +100,12 @@ impl Replay<'_> {
                 }
                 Ok(())
             }
-            Tag::Create(name) => self.create(&name),
+            Tag::Create(name) => {
+                self.found.has_names = true;
+                self.create(&name)
+            }
             Tag::Link(name) => {
+                self.found.has_names = true;
                 if let Some(inode) = self.inode(name.inode)?
                     && self.add_name(&name, &inode)?
                 {
@@ -109,7 +113,10 @@ impl Replay<'_> {
                 }
                 Ok(())
             }
-            Tag::Unlink(name) => self.unlink(&name),
+            Tag::Unlink(name) => {
+                self.found.has_names = true;
+                self.unlink(&name)
+            }
             Tag::Inode { number, bytes } => self.replace_inode(number, bytes),
             Tag::Tail { .. } => {
                 self.found.commits = self.found.commits.saturating_add(1);
