@@ -75,7 +75,7 @@ pub fn open(image: &Path) -> Filesystem {
 }
 
 /// Reads a file's contents from the device through its map.
-pub fn read_file(fs: &Filesystem, image: &File, inode: &Inode) -> Vec<u8> {
+pub fn read_file(fs: &Filesystem, image: &impl BlockSource, inode: &Inode) -> Vec<u8> {
     let mut file = fs.file(inode).unwrap();
     let size = file.size();
     let mut contents = vec![0xa5; usize::try_from(size).unwrap()];
@@ -87,7 +87,7 @@ pub fn read_file(fs: &Filesystem, image: &File, inode: &Inode) -> Vec<u8> {
         let part = &mut contents[pos as usize..end as usize];
         match mapping.kind {
             MappingKind::Mapped => {
-                BlockSource::read(image, mapping.device_address(pos).unwrap(), part).unwrap();
+                image.read(mapping.device_address(pos).unwrap(), part).unwrap();
             }
             MappingKind::Hole | MappingKind::Unwritten => part.fill(0),
             MappingKind::Inline => file.read_inline(&mapping, pos, part).unwrap(),

@@ -5,6 +5,7 @@ mod crash;
 mod errors;
 mod fast_commit;
 mod hostile;
+mod power;
 mod recorder;
 mod recovery;
 mod space;

@@ -1,12 +1,62 @@
 //! A device in memory that records writes, and the states that a loss of power may leave.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use nvio_ext4::{BlockDevice, BlockSource, SourceError, WriteRange};
 use nvio_testkit::random::Rng;
 
 /// Unit in which the device writes atomically, bytes.
-const SECTOR: usize = 512;
+pub const SECTOR: usize = 512;
+
+/// Contents of a device: a base that many states share, and the sectors that differ from it.
+#[derive(Clone)]
+pub struct Disk {
+    base: Arc<[u8]>,
+    sectors: HashMap<usize, Arc<[u8; SECTOR]>>,
+}
+
+impl Disk {
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.base.to_vec();
+        for (&at, sector) in &self.sectors {
+            bytes[at * SECTOR..][..SECTOR].copy_from_slice(&**sector);
+        }
+        bytes
+    }
+
+    /// Writes whole sectors.
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.base.len(), "a write after the end");
+        let (sectors, rest) = bytes.as_chunks();
+        assert!(offset.is_multiple_of(SECTOR) && rest.is_empty(), "a part of a sector");
+        self.sectors.extend((offset / SECTOR..).zip(sectors.iter().copied().map(Arc::new)));
+    }
+}
+
+impl From<Vec<u8>> for Disk {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { base: bytes.into(), sectors: HashMap::new() }
+    }
+}
+
+impl BlockSource for Disk {
+    fn size(&self) -> u64 {
+        self.base.len() as u64
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        self.base.read(offset, buf)?;
+        let (start, end) = (offset as usize, offset as usize + buf.len());
+        for at in start / SECTOR..end.div_ceil(SECTOR) {
+            let Some(sector) = self.sectors.get(&at) else { continue };
+            let (low, high) = ((at * SECTOR).max(start), ((at + 1) * SECTOR).min(end));
+            let part = &sector[low - at * SECTOR..high - at * SECTOR];
+            buf[low - start..high - start].copy_from_slice(part);
+        }
+        Ok(())
+    }
+}
 
 /// One call of the filesystem.
 #[derive(Clone)]
@@ -22,15 +72,15 @@ pub struct Recorder {
 }
 
 struct State {
-    bytes: Vec<u8>,
+    disk: Disk,
     events: Vec<Event>,
     /// The number of calls after which all fail.
     fails_after: Option<usize>,
 }
 
 impl Recorder {
-    pub fn new(bytes: Vec<u8>) -> Self {
-        let state = State { bytes, events: Vec::new(), fails_after: None };
+    pub fn new(disk: impl Into<Disk>) -> Self {
+        let state = State { disk: disk.into(), events: Vec::new(), fails_after: None };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -41,7 +91,11 @@ impl Recorder {
     }
 
     pub fn bytes(&self) -> Vec<u8> {
-        self.state.lock().unwrap().bytes.clone()
+        self.disk().bytes()
+    }
+
+    pub fn disk(&self) -> Disk {
+        self.state.lock().unwrap().disk.clone()
     }
 
     /// Returns the number of calls so far.
@@ -60,7 +114,7 @@ impl Recorder {
         }
         if let Event::Write { ranges, .. } = &event {
             for (offset, bytes) in ranges {
-                state.bytes[*offset..][..bytes.len()].copy_from_slice(bytes);
+                state.disk.write(*offset, bytes);
             }
         }
         state.events.push(event);
@@ -70,11 +124,11 @@ impl Recorder {
 
 impl BlockSource for Recorder {
     fn size(&self) -> u64 {
-        self.state.lock().unwrap().bytes.len() as u64
+        self.state.lock().unwrap().disk.size()
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
-        self.state.lock().unwrap().bytes.as_slice().read(offset, buf)
+        self.state.lock().unwrap().disk.read(offset, buf)
     }
 }
 
@@ -98,20 +152,27 @@ pub fn cuts(
     count: usize,
     mut visit: impl FnMut(usize, Vec<u8>),
 ) {
-    let mut durable = base.to_vec();
+    let base = Disk::from(base.to_vec());
+    cut_disks(&base, events, random, count, |at, disk| visit(at, disk.bytes()));
+}
+
+/// As [`cuts`], for states that share what they do not change.
+pub fn cut_disks(
+    base: &Disk,
+    events: &[Event],
+    random: &mut Rng,
+    count: usize,
+    mut visit: impl FnMut(usize, Disk),
+) {
+    let mut durable = base.clone();
     // Writes since the last flush, with true for those that are durable.
     let mut pending: Vec<(usize, Vec<u8>, bool)> = Vec::new();
     for at in 0..=events.len() {
         for _ in 0..count {
             let mut state = durable.clone();
             for (offset, bytes, is_durable) in &pending {
-                write(
-                    &mut state,
-                    *offset,
-                    bytes,
-                    if *is_durable { 0 } else { random.below(3) },
-                    random,
-                );
+                let how = if *is_durable { 0 } else { random.below(3) };
+                write(&mut state, *offset, bytes, how, random);
             }
             if let Some(Event::Write { ranges, .. }) = events.get(at) {
                 for (offset, bytes) in ranges {
@@ -122,13 +183,14 @@ pub fn cuts(
             visit(at, state);
         }
         match events.get(at) {
+            Some(Event::Write { ranges, durable: true }) if pending.is_empty() => {
+                ranges.iter().for_each(|(offset, bytes)| durable.write(*offset, bytes));
+            }
             Some(Event::Write { ranges, durable }) => {
                 pending.extend(ranges.iter().map(|(at, bytes)| (*at, bytes.clone(), *durable)));
             }
             Some(Event::Flush) => {
-                for (offset, bytes, _) in pending.drain(..) {
-                    durable[offset..][..bytes.len()].copy_from_slice(&bytes);
-                }
+                pending.drain(..).for_each(|(offset, bytes, _)| durable.write(offset, &bytes));
             }
             None => {}
         }
@@ -136,10 +198,10 @@ pub fn cuts(
 }
 
 /// Writes all sectors (0), none (1), or some (2).
-fn write(state: &mut [u8], offset: usize, bytes: &[u8], how: u64, random: &mut Rng) {
+fn write(state: &mut Disk, offset: usize, bytes: &[u8], how: u64, random: &mut Rng) {
     for (at, sector) in (0..).zip(bytes.chunks(SECTOR)) {
         if how == 0 || how == 2 && random.below(2) == 0 {
-            state[offset + at * SECTOR..][..sector.len()].copy_from_slice(sector);
+            state.write(offset + at * SECTOR, sector);
         }
     }
 }
