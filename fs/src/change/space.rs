@@ -77,8 +77,8 @@ impl JournaledFilesystem {
         })
     }
 
-    /// Sets the size of a file, as truncate(2) does: blocks after the end are freed, and new bytes
-    /// read as zeroes. Returns the inode.
+    /// Sets the size of a file, as truncate(2) does: new bytes read as zeroes, and blocks after the end
+    /// are freed, unless the file grows. Returns the inode.
     ///
     /// See the [example](Self#examples).
     ///
@@ -89,8 +89,16 @@ impl JournaledFilesystem {
         let _lock = self.lock(number);
         self.check_end(number, size)?;
         // Bytes between the end and the end of its block must be zero when the file grows over them.
-        let edge = self.inode(number)?.size().min(size);
+        let before = self.inode(number)?.size();
+        let edge = before.min(size);
         self.zero(number, edge..edge.next_multiple_of(self.superblock().block_size().into()))?;
+        if size > before {
+            // Blocks that were allocated after the end are left for the data to come.
+            return self.change_map(number, |tree| {
+                tree.inode.set_size(size);
+                Ok(tree.inode.clone())
+            });
+        }
         self.free_after(number, size, None)
     }
 

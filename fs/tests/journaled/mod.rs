@@ -1,6 +1,7 @@
 //! Filesystems that are open for changes, with e2fsck and the kernel as oracles.
 
 mod attributes;
+mod changes;
 mod crash;
 mod errors;
 mod fast_commit;
@@ -10,6 +11,7 @@ mod recorder;
 mod recovery;
 mod space;
 mod turns;
+mod twins;
 
 use std::fs;
 use std::path::Path;

@@ -1,12 +1,12 @@
 //! The kernel and this crate take turns on one image.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use nvio_ext4::{JournaledFilesystem, Options};
 use nvio_testkit::random::Rng;
 
+use super::changes::Change;
 use crate::common::{self, Mount, mke2fs};
 
 const VARIANTS: &[(&str, &str)] = &[
@@ -18,77 +18,6 @@ const VARIANTS: &[(&str, &str)] = &[
     ("1k, meta_bg", "-t ext4 -b 1024 -g 1024 -O meta_bg,^resize_inode"),
     ("1k, csum seed", "-t ext4 -b 1024 -O metadata_csum_seed"),
 ];
-
-/// A change of a file, for both sides.
-enum Change {
-    Write { pos: u64, data: Vec<u8> },
-    Truncate { size: u64 },
-    Punch { pos: u64, length: u64 },
-    Allocate { pos: u64, length: u64, keep_size: bool },
-}
-
-impl Change {
-    fn draw(random: &mut Rng, size: u64) -> Self {
-        let (pos, length) = (random.below(size + 60_000), 1 + random.below(80_000));
-        match random.below(6) {
-            0 => Self::Truncate { size: pos },
-            1 => Self::Punch { pos, length },
-            2 => Self::Allocate { pos, length, keep_size: random.below(2) == 0 },
-            3 => Self::Write { pos: size, data: random.bytes(length) },
-            _ => Self::Write { pos, data: random.bytes(length) },
-        }
-    }
-
-    fn apply_to(&self, model: &mut Vec<u8>) {
-        match self {
-            Self::Write { pos, data } => {
-                let (pos, end) = (*pos as usize, *pos as usize + data.len());
-                model.resize(model.len().max(end), 0);
-                model[pos..end].copy_from_slice(data);
-            }
-            Self::Truncate { size } => model.resize(*size as usize, 0),
-            Self::Punch { pos, length } => {
-                let end = (pos + length).min(model.len() as u64) as usize;
-                model.get_mut(*pos as usize..end).unwrap_or_default().fill(0);
-            }
-            Self::Allocate { keep_size: true, .. } => (),
-            Self::Allocate { pos, length, .. } => {
-                model.resize(model.len().max((pos + length) as usize), 0);
-            }
-        }
-    }
-
-    fn here(&self, fs: &JournaledFilesystem, name: &str) {
-        let number = fs.lookup(format!("/{name}")).unwrap().number();
-        match self {
-            Self::Write { pos, data } => fs.write_at(number, *pos, data),
-            Self::Truncate { size } => fs.truncate(number, *size),
-            Self::Punch { pos, length } => fs.punch_hole(number, *pos, *length),
-            Self::Allocate { pos, length, keep_size } => {
-                fs.allocate(number, *pos, *length, *keep_size)
-            }
-        }
-        .unwrap();
-    }
-
-    fn by_kernel(&self, mount: &Path, name: &str) {
-        let path = mount.join(name);
-        let file = File::options().write(true).open(&path).unwrap();
-        let fallocate = |pos: u64, length: u64, options: &[&str]| {
-            let (pos, length) = (pos.to_string(), length.to_string());
-            let arguments = ["-o", &pos, "-l", &length, path.to_str().unwrap()];
-            common::run("fallocate", &[options, &arguments].concat());
-        };
-        match self {
-            Self::Write { pos, data } => file.write_all_at(data, *pos).unwrap(),
-            Self::Truncate { size } => file.set_len(*size).unwrap(),
-            Self::Punch { pos, length } => fallocate(*pos, *length, &["-p"]),
-            Self::Allocate { pos, length, keep_size } => {
-                fallocate(*pos, *length, if *keep_size { &["-n"] } else { &[] });
-            }
-        }
-    }
-}
 
 /// Makes changes here, and leaves the filesystem closed, or as a crash after a sync does.
 fn our_turn(image: &Path, random: &mut Rng, models: &mut [Vec<u8>], crash: bool) {
