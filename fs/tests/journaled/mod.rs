@@ -5,6 +5,7 @@ mod changes;
 mod crash;
 mod errors;
 mod fast_commit;
+mod full;
 mod hostile;
 mod power;
 mod recorder;
