@@ -7,13 +7,14 @@
 //!
 //! The journal has no thread. A thread that needs a transaction to be durable commits it, by writing it
 //! to the [`Log`]; threads that wait meanwhile have their changes in the next one, which one of them
-//! commits for all. When the log has no room, all committed blocks are written to their places
+//! commits for all ([`log_lock`]). When the log has no room, all committed blocks are written to their places
 //! (a checkpoint), and the log begins anew. The mutex of the transactions is never held during I/O;
 //! a second one, [`Journal::log`], is held by the thread that commits.
 
 pub(crate) mod changes;
 pub(crate) mod handle;
 pub(crate) mod log;
+mod log_lock;
 pub(crate) mod runs;
 pub(crate) mod sink;
 pub(crate) mod state;
@@ -30,6 +31,7 @@ use crate::filesystem::Filesystem;
 use crate::journal::changes::Changes;
 use crate::journal::handle::{Handle, Stop};
 use crate::journal::log::Log;
+use crate::journal::log_lock::{LogGuard, LogLock};
 use crate::journal::sink::Sink;
 use crate::journal::state::State;
 use crate::number::{InodeNumber, PhysicalBlock};
@@ -43,7 +45,7 @@ pub(crate) struct Journal {
     sink: Sink,
     state: Mutex<State>,
     /// The log, for the thread that commits or makes a checkpoint.
-    log: Mutex<Log>,
+    log: LogLock,
     /// Maximum number of blocks in a transaction: a quarter of the log, so that a commit needs at
     /// most one checkpoint.
     limit: usize,
@@ -53,7 +55,7 @@ impl Journal {
     /// Creates the journal of an empty log whose first transaction will be `tid`.
     pub(crate) fn new(sink: Sink, log: Log, tid: u32) -> Self {
         let limit = usize::try_from(log.length() >> 2).unwrap_or(usize::MAX);
-        let (state, log) = (Mutex::new(State::new(tid)), Mutex::new(log));
+        let (state, log) = (Mutex::new(State::new(tid)), LogLock::new(log));
         Self { sink, state, log, limit }
     }
 
@@ -174,15 +176,12 @@ impl Journal {
 
     /// Makes transaction `tid` durable, and those before it.
     fn commit(&self, fs: &Filesystem, tid: u32) -> Result<(), Error> {
-        // Others that wait for the same transaction find it committed.
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = self.lock();
-        state.check()?;
-        if !is_later(tid, state.committed_tid) {
-            return Ok(());
-        }
-        let transaction = state.start_commit();
-        drop(state);
+        let is_done = |state: &State| {
+            state.check()?;
+            Ok(!is_later(tid, state.committed_tid))
+        };
+        let Some(mut log) = self.log.lock(&self.state, is_done)? else { return Ok(()) };
+        let transaction = self.lock().start_commit();
         let mut written = Ok(());
         if !log.has_room(&transaction) {
             written = self.checkpoint(fs, &mut log, transaction.tid);
@@ -266,17 +265,22 @@ impl Journal {
     /// Tells in the journal's superblock that transactions follow.
     pub(crate) fn start(&self) -> Result<(), Error> {
         let tid = self.lock().running.tid;
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut log) = self.lock_log()? else { return Ok(()) };
         log.restart(&self.sink, tid)
     }
 
     /// Commits everything, writes it to its place, and empties the log.
     pub(crate) fn end(&self, fs: &Filesystem) -> Result<(), Error> {
         self.sync(fs)?;
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut log) = self.lock_log()? else { return Ok(()) };
         let tid = self.lock().running.tid;
         self.checkpoint(fs, &mut log, tid)?;
         log.finish(&self.sink, tid)
+    }
+
+    /// Waits for the log.
+    fn lock_log(&self) -> Result<Option<LogGuard<'_>>, Error> {
+        self.log.lock(&self.state, |_| Ok(false))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

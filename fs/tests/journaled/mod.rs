@@ -6,6 +6,7 @@ mod crash;
 mod errors;
 mod fast_commit;
 mod full;
+mod group_commit;
 mod hostile;
 mod power;
 mod recorder;
@@ -35,12 +36,12 @@ const VARIANTS: &[(&str, &str)] = &[
     ("ext3, small inodes", "-t ext3 -b 1024 -I 128 -J size=1"),
 ];
 
-/// Returns the bytes of a filesystem with eight files.
+/// Returns the bytes of a filesystem with 16 files.
 fn image(dir: &Path, options: &str) -> Vec<u8> {
     let (image, source) = (dir.join("image"), dir.join("source"));
     if !source.exists() {
         fs::create_dir(&source).unwrap();
-        for at in 0..8 {
+        for at in 0..16 {
             fs::write(source.join(format!("file-{at}")), format!("file {at}")).unwrap();
         }
     }
