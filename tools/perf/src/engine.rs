@@ -147,7 +147,8 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
             window,
         };
         if plan.ramp == 0 {
-            engine.begin_window();
+            // The time from which a rate is counted: the first request may start later.
+            engine.begin_window(now);
         }
         Ok(engine)
     }
@@ -362,7 +363,7 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
         turns.between = turns.between.clamp(1, TURNS_MAX);
         (turns.left, turns.last) = (turns.between, now);
         if !self.window.is_measuring && now.saturating_sub(self.window.begin) >= self.plan.ramp {
-            self.begin_window();
+            self.begin_window(now);
         }
         let total = self.total();
         let [ios, bytes] = [total.ios, total.bytes].map(|of| of[0] + of[1]);
@@ -395,12 +396,11 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
         }
     }
 
-    /// Begins the measurement.
+    /// Begins the measurement, at `now`.
     #[cold]
-    fn begin_window(&mut self) {
+    fn begin_window(&mut self, now: u64) {
         self.tally.sides.iter_mut().for_each(Side::clear);
         (self.quota, self.late) = (self.plan.count, 0);
-        let now = self.clock.now();
         self.now = now;
         self.window.begin = now;
         self.window.is_measuring = true;
@@ -415,7 +415,7 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
     fn end_window(&mut self) -> Outcome {
         let now = self.clock.now();
         if !self.window.is_measuring {
-            self.begin_window();
+            self.begin_window(now);
         }
         let total = self.total();
         let mut seconds = std::mem::take(&mut self.window.seconds);
