@@ -132,7 +132,7 @@ impl JournaledFilesystem {
     /// # Errors
     /// As [`sync`](Self::sync).
     pub fn sync_inode(&self, inode: impl Into<InodeNumber>) -> Result<(), Error> {
-        self.journal().sync_inode(self, inode.into(), false).map(drop)
+        self.journal().sync_inode(self, inode.into(), false, false).map(drop)
     }
 
     /// Makes the data of one inode durable, with its size and its map, as fdatasync(2) does. Changes
@@ -143,7 +143,7 @@ impl JournaledFilesystem {
     /// # Errors
     /// As [`sync`](Self::sync).
     pub fn sync_data(&self, inode: impl Into<InodeNumber>) -> Result<(), Error> {
-        self.journal().sync_inode(self, inode.into(), true).map(drop)
+        self.journal().sync_inode(self, inode.into(), true, false).map(drop)
     }
 
     /// Makes all changes durable, writes them to their places, and marks the filesystem as cleanly

@@ -230,9 +230,7 @@ impl JournaledFilesystem {
         self.journal().change(self, |handle| {
             let mut inode = handle.inode(number)?;
             self.check_map(&inode)?;
-            if self.open_inodes().is_open(number) {
-                return Err(Error::FileOpen { inode: number }.into());
-            }
+            handle.changes.owner = Some(number);
             let size = inode.size();
             let mut tree = Tree { handle, zone: self.zone(), inode: &mut inode, is_changed: false };
             let result = change(&mut tree)?;

@@ -296,12 +296,6 @@ pub enum Error {
         #[source]
         error: SourceError,
     },
-    /// The blocks of a file were to be changed, or its size, while it is open.
-    #[error("inode {inode} is open: its blocks and its size cannot be changed")]
-    FileOpen {
-        /// The file's inode number.
-        inode: InodeNumber,
-    },
     /// The file would be larger than its map, or the filesystem, allows (EFBIG).
     #[error("inode {inode}: the file would be too large")]
     FileTooLarge {
@@ -383,9 +377,7 @@ impl Error {
             | Self::UnsupportedJournal { .. }
             | Self::Hole { .. }
             | Self::Unwritten { .. } => ErrorKind::Unsupported,
-            Self::InUse(_) | Self::OtherCache { .. } | Self::FileOpen { .. } => {
-                ErrorKind::ResourceBusy
-            }
+            Self::InUse(_) | Self::OtherCache { .. } => ErrorKind::ResourceBusy,
             Self::NotExt4 { .. }
             | Self::BadSuperblock { .. }
             | Self::Truncated { .. }

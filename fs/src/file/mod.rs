@@ -13,7 +13,7 @@ use std::fmt;
 use nvio_iomap::{FileRef, Mapper, Mapping, MappingKind, Op, page_end};
 
 use crate::error::{Error, Unsupported};
-use crate::file::open_inode::{OpenInode, Plain};
+use crate::file::open_inode::{Handle, OpenInode, Plain};
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::file_type::FileType;
@@ -33,41 +33,22 @@ impl Filesystem {
     /// [`Error::IsADirectory`], [`Error::NotAFile`]; [`Error::UnsupportedInode`] for an encrypted
     /// file; damage if the size is above the maximum of a file.
     pub fn file(&self, inode: &Inode) -> Result<File, Error> {
-        if !self.metadata().can_change() {
-            return self.file_as_it_was(inode);
-        }
-        // The loop ends, because a file that is open keeps its blocks.
-        loop {
-            let now = self.inode(inode.number())?;
-            let file = self.file_as_it_was(&now)?;
-            if self.inode(inode.number())?.has_same_map(&now) {
-                return Ok(file);
-            }
-        }
-    }
-
-    /// Opens a regular file with the size and the map of `inode`, which may be an old one.
-    fn file_as_it_was(&self, inode: &Inode) -> Result<File, Error> {
         let number = inode.number();
         match inode.kind() {
             FileType::Regular => (),
             FileType::Directory => return Err(Error::IsADirectory { inode: number }),
             kind => return Err(Error::NotAFile { inode: number, kind }),
         }
-        check_readable(inode)?;
-        Problem::verify_max("size", inode.size(), self.superblock().position(LogicalBlock::END))
-            .map_err(|problem| Structure::Inode(number).corrupt(problem))?;
-        let block_size = self.superblock().block_size();
-        let is_plain = !inode.flags().intersects(InodeFlags::ENCRYPT.union(InodeFlags::VERITY));
-        let plain = Plain { is_plain, page_end: page_end(inode.size(), block_size, is_plain) };
-        Ok(File {
+        let mut file = File {
             cache: MapCache::new(self.options().extents_per_file),
-            shared: self.open_inodes().open(number, plain),
-            block_size,
+            handle: Handle::new(self.open_inodes().open(number)),
+            block_size: self.superblock().block_size(),
             inline: Box::default(),
             inode: inode.clone(),
             fs: self.clone(),
-        })
+        };
+        file.load()?;
+        Ok(file)
     }
 
     /// Returns the extents of an inode with blocks: a file, a directory, or a long symbolic link.
@@ -132,7 +113,7 @@ impl Filesystem {
 /// ```
 pub struct File {
     cache: MapCache,
-    shared: FileRef<OpenInode>,
+    handle: Handle,
     block_size: u32,
     /// The data of a file with inline data. Empty until the first mapping.
     inline: Box<[u8]>,
@@ -174,19 +155,19 @@ impl File {
     ///
     /// See the [example](Self#examples).
     pub fn in_flight(&self) -> usize {
-        self.shared.in_flight()
+        self.handle.inode.in_flight()
     }
 
     /// Returns the state shared by all handles of this file.
     ///
     /// See the [example](Self#examples).
     pub fn open_inode(&self) -> &OpenInode {
-        self.shared.state()
+        self.handle.inode.state()
     }
 
     #[inline]
     pub(crate) fn inode_shared(&self) -> &FileRef<OpenInode> {
-        &self.shared
+        &self.handle.inode
     }
 
     /// Copies from a block that has newer contents in the journal.
@@ -209,25 +190,35 @@ impl File {
         Extents::new(&self.fs, &self.inode)
     }
 
+    /// Reads the inode again, if its size or its map was changed since it was read last, and forgets the
+    /// old map.
+    #[cold]
+    #[inline(never)]
+    fn load(&mut self) -> Result<(), Error> {
+        let number = self.handle.inode.state().map_number();
+        // A filesystem that is only read has no newer one, and the caller may have changed this one.
+        if self.fs.metadata().can_change() {
+            self.inode = self.fs.inode(self.inode.number())?;
+        }
+        let inode = &self.inode;
+        check_readable(inode)?;
+        let size = inode.size();
+        Problem::verify_max("size", size, self.fs.superblock().position(LogicalBlock::END))
+            .map_err(|problem| Structure::Inode(inode.number()).corrupt(problem))?;
+        let is_plain = !inode.flags().intersects(InodeFlags::ENCRYPT.union(InodeFlags::VERITY));
+        let page_end = page_end(size, self.block_size, is_plain);
+        self.cache = MapCache::new(self.fs.options().extents_per_file);
+        self.handle.has_map(number, Plain { is_plain, page_end, size });
+        Ok(())
+    }
+
     /// Returns the mapping that contains `pos`, and reads the surrounding part of the map if it is
     /// not cached.
     #[cold]
     #[inline(never)]
     fn find(&mut self, pos: u64, op: Op) -> Result<&Mapping, Error> {
         if !self.cache.select(pos) {
-            if op.contains(Op::NOWAIT) {
-                return Err(Error::WouldBlock { inode: self.inode.number(), pos });
-            }
-            if self.inode.has_inline_data() {
-                self.inline = self.fs.inline_data(&self.inode)?;
-            }
-            let logical = self.fs.superblock().logical_at(pos);
-            // The byte before `pos` is mapped, so the reader is sequential: read ahead the next
-            // leaves.
-            if pos.checked_sub(1).is_none_or(|before| self.cache.select(before)) {
-                self.fs.map(&self.inode).prefetch(logical);
-            }
-            self.cache.insert(self.fs.map(&self.inode).data_run(logical)?);
+            self.read_map(pos, op)?;
             self.cache.select(pos);
         }
         // After the last logical block, only the byte at `u64::MAX` is in no mapping.
@@ -236,6 +227,31 @@ impl File {
             let logical = fs.superblock().whole_blocks(pos);
             Structure::BlockMap { inode: inode.number() }.corrupt(Problem::Missing { logical })
         })
+    }
+
+    /// Reads the part of the map around `pos`. The loop ends, because the map was changed during each
+    /// turn but the last.
+    fn read_map(&mut self, pos: u64, op: Op) -> Result<(), Error> {
+        if op.contains(Op::NOWAIT) {
+            return Err(Error::WouldBlock { inode: self.inode.number(), pos });
+        }
+        if self.inode.has_inline_data() {
+            self.inline = self.fs.inline_data(&self.inode)?;
+        }
+        let logical = self.fs.superblock().logical_at(pos);
+        loop {
+            self.refresh()?;
+            // The byte before `pos` is mapped, so the reader is sequential: read ahead the next
+            // leaves.
+            if pos.checked_sub(1).is_none_or(|before| self.cache.select(before)) {
+                self.fs.map(&self.inode).prefetch(logical);
+            }
+            let run = self.fs.map(&self.inode).data_run(logical);
+            if self.handle.is_current() {
+                self.cache.insert(run?);
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -246,7 +262,7 @@ impl Mapper for File {
 
     #[inline]
     fn open_file(&self) -> &FileRef<OpenInode> {
-        &self.shared
+        &self.handle.inode
     }
 
     #[inline]
@@ -284,6 +300,11 @@ impl Mapper for File {
             self.find(pos, op)?
         };
         Ok(*mapping)
+    }
+
+    #[inline]
+    fn refresh(&mut self) -> Result<(), Error> {
+        if self.handle.is_current() { Ok(()) } else { self.load() }
     }
 
     fn read_inline(&mut self, mapping: &Mapping, pos: u64, out: &mut [u8]) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nvio_iomap::{FileRef, OpenFile, Report, WeakFileRef};
@@ -18,13 +18,27 @@ use crate::number::InodeNumber;
 pub struct OpenInode {
     all: Arc<OpenInodes>,
     number: InodeNumber,
-    plain: Plain,
-    /// As `plain`, except while the file has cached data. Direct reads look at these.
+    /// The answers of `maps`, except while the file has cached data or a handle has an old map. Direct
+    /// reads look at these.
     page_end: AtomicU64,
     is_plain: AtomicBool,
     is_cached: AtomicBool,
+    /// Number of changes of the size and the map while the file was open.
+    map_number: AtomicU64,
+    /// Size in bytes after the last change.
+    size: AtomicU64,
+    maps: Mutex<Maps>,
     /// The file's cached data, while it may have some.
     pub(crate) cached: Mutex<Option<Arc<dyn CachedData>>>,
+}
+
+/// The handles of an open file, and the answers that they would give.
+#[derive(Debug, Default)]
+struct Maps {
+    plain: Plain,
+    /// Number of handles, and of those that have the map of the last change.
+    handles: usize,
+    current: usize,
 }
 
 /// The cached data of a file.
@@ -43,14 +57,29 @@ pub(crate) trait CachedData: fmt::Debug + Send + Sync {
 }
 
 /// The answers of an inode without cached data to [`Mapper::is_plain`](nvio_iomap::Mapper::is_plain)
-/// and [`Mapper::page_end`](nvio_iomap::Mapper::page_end).
-#[derive(Clone, Copy, Debug)]
+/// and [`Mapper::page_end`](nvio_iomap::Mapper::page_end), and its size.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Plain {
     pub(crate) is_plain: bool,
     pub(crate) page_end: u64,
+    pub(crate) size: u64,
 }
 
 impl OpenInode {
+    fn new(all: Arc<OpenInodes>, number: InodeNumber) -> Self {
+        Self {
+            all,
+            number,
+            page_end: AtomicU64::new(0),
+            is_plain: AtomicBool::new(false),
+            is_cached: AtomicBool::new(false),
+            map_number: AtomicU64::new(0),
+            size: AtomicU64::new(0),
+            maps: Mutex::default(),
+            cached: Mutex::default(),
+        }
+    }
+
     /// Returns the inode number.
     ///
     /// See the [example](crate::File#examples).
@@ -68,6 +97,18 @@ impl OpenInode {
         self.is_plain.load(Ordering::Relaxed)
     }
 
+    /// Returns the number of changes of the size and the map while the file was open.
+    #[inline]
+    pub(crate) fn map_number(&self) -> u64 {
+        self.map_number.load(Ordering::Acquire)
+    }
+
+    /// Returns the size of the file in bytes.
+    #[inline]
+    pub(crate) fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
     /// Returns the cached data, if the file has any.
     pub(crate) fn cached_data(&self) -> Option<Arc<dyn CachedData>> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,10 +121,93 @@ impl OpenInode {
 
     /// Sends direct reads by the path that asks for cached data, or no longer.
     pub(crate) fn set_cached(&self, is_cached: bool) {
-        let Plain { is_plain, page_end } = self.plain;
-        self.page_end.store(if is_cached { 0 } else { page_end }, Ordering::Release);
-        self.is_plain.store(is_plain && !is_cached, Ordering::Release);
+        let maps = self.maps();
         self.is_cached.store(is_cached, Ordering::Release);
+        self.publish(&maps);
+    }
+
+    /// Adds a handle, which will ask for the number of the map before it uses one. Returns a number that
+    /// no map has.
+    fn add_handle(&self) -> u64 {
+        let mut maps = self.maps();
+        maps.handles = maps.handles.saturating_add(1);
+        self.publish(&maps);
+        u64::MAX
+    }
+
+    /// Notes that a handle, which had map `old`, has the map `new`, with these answers.
+    fn handle_has(&self, old: u64, new: u64, plain: Plain) {
+        let mut maps = self.maps();
+        let now = self.map_number();
+        if new != now || old == now {
+            return;
+        }
+        maps.plain = plain;
+        maps.current = maps.current.saturating_add(1);
+        self.size.store(plain.size, Ordering::Release);
+        self.publish(&maps);
+    }
+
+    fn remove_handle(&self, map_number: u64) {
+        let mut maps = self.maps();
+        maps.handles = maps.handles.saturating_sub(1);
+        if map_number == self.map_number() {
+            maps.current = maps.current.saturating_sub(1);
+        }
+        self.publish(&maps);
+    }
+
+    /// Notes a change of the size or the map. Handles have to read the map again.
+    fn map_changed(&self, size: u64) {
+        let mut maps = self.maps();
+        maps.current = 0;
+        self.map_number.fetch_add(1, Ordering::AcqRel);
+        self.size.store(size, Ordering::Release);
+        self.publish(&maps);
+    }
+
+    /// Stores the answers that direct reads look at.
+    fn publish(&self, maps: &Maps) {
+        let is_up_to_date = maps.current == maps.handles && !self.is_cached.load(Ordering::Acquire);
+        let Plain { is_plain, page_end, .. } = maps.plain;
+        self.page_end.store(if is_up_to_date { page_end } else { 0 }, Ordering::Release);
+        self.is_plain.store(is_plain && is_up_to_date, Ordering::Release);
+    }
+
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A handle's reference to the open inode, with the number of the map that the handle has.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) inode: FileRef<OpenInode>,
+    map_number: u64,
+}
+
+impl Handle {
+    pub(crate) fn new(inode: FileRef<OpenInode>) -> Self {
+        let map_number = inode.state().add_handle();
+        Self { inode, map_number }
+    }
+
+    /// Returns true if the handle has the map of the last change.
+    #[inline]
+    pub(crate) fn is_current(&self) -> bool {
+        self.map_number == self.inode.state().map_number()
+    }
+
+    /// Notes that the handle has read the map `number`.
+    pub(crate) fn has_map(&mut self, number: u64, plain: Plain) {
+        self.inode.state().handle_has(self.map_number, number, plain);
+        self.map_number = number;
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.inode.state().remove_handle(self.map_number);
     }
 }
 
@@ -135,27 +259,30 @@ pub(crate) struct OpenInodes {
 
 impl OpenInodes {
     /// Returns the shared state of inode `number`, and creates it if the inode is not open.
-    pub(crate) fn open(self: &Arc<Self>, number: InodeNumber, plain: Plain) -> FileRef<OpenInode> {
+    pub(crate) fn open(self: &Arc<Self>, number: InodeNumber) -> FileRef<OpenInode> {
         let mut open = self.lock();
         let known = open.get(&number).and_then(WeakFileRef::upgrade);
-        let new = || OpenInode {
-            all: Arc::clone(self),
-            number,
-            plain,
-            page_end: AtomicU64::new(plain.page_end),
-            is_plain: AtomicBool::new(plain.is_plain),
-            is_cached: AtomicBool::new(false),
-            cached: Mutex::default(),
-        };
         // The state is created only if there is none, so none is dropped while the lock is held.
-        let shared = known.unwrap_or_else(|| FileRef::new(new()));
+        let shared =
+            known.unwrap_or_else(|| FileRef::new(OpenInode::new(Arc::clone(self), number)));
         open.insert(number, shared.downgrade());
         shared
     }
 
-    /// Returns true if inode `number` is open.
-    pub(crate) fn is_open(&self, number: InodeNumber) -> bool {
-        self.lock().get(&number).is_some_and(|inode| !inode.is_gone())
+    /// Notes that the size or the map of inode `number` was changed, if it is open.
+    pub(crate) fn map_changed(&self, number: InodeNumber, size: u64) {
+        // Dropped without the lock, which the last reference takes.
+        let inode = self.lock().get(&number).and_then(WeakFileRef::upgrade);
+        if let Some(inode) = inode {
+            inode.state().map_changed(size);
+        }
+    }
+
+    /// Returns true if requests of inode `number` are in flight.
+    pub(crate) fn is_busy(&self, number: InodeNumber) -> bool {
+        // A request is counted before it looks for the map, and a map is replaced before this call.
+        fence(Ordering::SeqCst);
+        self.lock().get(&number).is_some_and(|inode| inode.in_flight() > 0)
     }
 
     /// Returns the number of failed reads and writes.

@@ -204,6 +204,11 @@ impl Mapper for WritableFile {
         }
     }
 
+    #[inline]
+    fn refresh(&mut self) -> Result<(), Error> {
+        self.file.refresh()
+    }
+
     fn read_inline(&mut self, mapping: &Mapping, pos: u64, out: &mut [u8]) -> Result<(), Error> {
         self.file.read_inline(mapping, pos, out)
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::blocks::block_cache::Block;
 use crate::format::group::GroupDescriptor;
 use crate::format::inode::Inode;
-use crate::number::{BlockRun, PhysicalBlock};
+use crate::number::{BlockRun, InodeNumber, PhysicalBlock};
 
 /// The changes of a handle.
 #[derive(Default)]
@@ -15,10 +15,14 @@ pub(crate) struct Changes {
     pub inodes: Vec<Inode>,
     /// True if the size or the map of an inode was changed, not only its attributes.
     pub has_new_map: bool,
+    /// True if the changes make data reachable that may be in the device's volatile cache.
+    pub needs_flush: bool,
     /// Group descriptors that were changed.
     pub groups: Vec<(u32, GroupDescriptor)>,
     /// Blocks that were freed.
     pub freed: Vec<BlockRun>,
+    /// The inode that they belonged to.
+    pub owner: Option<InodeNumber>,
     /// Freed blocks whose older copies in the log must not be replayed.
     pub revoked: Vec<PhysicalBlock>,
 }

@@ -78,14 +78,17 @@ impl Log {
     pub(crate) fn write(&mut self, sink: &Sink, transaction: &Transaction) -> Result<(), Error> {
         let mut bytes = self.encode(transaction);
         let blocks = self.blocks_of(transaction);
-        self.write_blocks(sink, self.next, &bytes)?;
+        self.write_blocks(sink, self.next, &bytes, !transaction.needs_flush)?;
+        if transaction.needs_flush {
+            sink.flush()?;
+        }
         bytes.clear();
         bytes.resize(self.block_size, 0);
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let time = time.unwrap_or(Duration::ZERO);
         commit::encode(&self.superblock, transaction.tid, time, &mut bytes);
         let last = self.after(self.next, blocks.saturating_sub(1));
-        self.write_blocks(sink, last, &bytes)?;
+        self.write_blocks(sink, last, &bytes, true)?;
         self.next = self.after(last, 1);
         self.used = self.used.saturating_add(blocks);
         Ok(())
@@ -141,8 +144,8 @@ impl Log {
         sink.write(&[WriteRange { offset, bytes: &self.head }], true)
     }
 
-    /// Writes blocks to the log from block `at` on, and makes them durable.
-    fn write_blocks(&self, sink: &Sink, at: u32, bytes: &[u8]) -> Result<(), Error> {
+    /// Writes blocks to the log from block `at` on, and makes them durable if `durable`.
+    fn write_blocks(&self, sink: &Sink, at: u32, bytes: &[u8], durable: bool) -> Result<(), Error> {
         let (mut ranges, mut rest, mut at) = (Vec::new(), bytes, at);
         while !rest.is_empty() {
             let left = self.superblock.log.end.saturating_sub(at);
@@ -156,7 +159,7 @@ impl Log {
             rest = after;
             at = self.after(at, u32::try_from(count).unwrap_or(u32::MAX));
         }
-        sink.write(&ranges, true)
+        sink.write(&ranges, durable)
     }
 
     /// Returns the block of the filesystem that holds block `number` of the log, and the number of

@@ -34,6 +34,7 @@ use crate::journal::log::Log;
 use crate::journal::log_lock::{LogGuard, LogLock};
 use crate::journal::sink::Sink;
 use crate::journal::state::State;
+use crate::journal::transaction::Transaction;
 use crate::number::{InodeNumber, PhysicalBlock};
 use crate::recovery::journal::block::is_later;
 
@@ -82,10 +83,33 @@ impl Journal {
         mut apply: impl FnMut(&mut Handle<'_>) -> Result<T, Stop>,
     ) -> Result<T, Error> {
         self.make_room(fs)?;
-        self.attempt(fs, |handle| {
-            let value = apply(handle)?;
-            Ok((value, std::mem::take(&mut handle.changes)))
-        })
+        let mut attempt = || {
+            self.attempt(fs, |handle| {
+                let value = apply(handle)?;
+                Ok((value, std::mem::take(&mut handle.changes)))
+            })
+        };
+        match attempt() {
+            Err(Error::NoSpace) if self.make_space(fs)? => attempt(),
+            result => result,
+        }
+    }
+
+    /// Commits the transactions that freed blocks, so that the blocks can be allocated. Returns false if
+    /// there are none.
+    #[cold]
+    fn make_space(&self, fs: &Filesystem) -> Result<bool, Error> {
+        let mut state = self.lock();
+        let before = state.excluded.len();
+        state.release(|inode| fs.open_inodes().is_busy(inode));
+        let frees = |transaction: &Transaction| !transaction.freed.is_empty();
+        let are_left = frees(&state.running) || state.committing.as_deref().is_some_and(frees);
+        if !are_left {
+            return Ok(state.excluded.len() < before);
+        }
+        drop(state);
+        self.sync(fs)?;
+        Ok(true)
     }
 
     /// Calls `apply` until no block that it needs is missing, and makes the changes that it returns.
@@ -112,6 +136,7 @@ impl Journal {
                         return Err(Error::ChangeTooLarge { blocks, limit });
                     }
                     state.merge(&changes);
+                    // Before another thread can commit the changes.
                     keep(fs, changes);
                     return Ok(value);
                 }
@@ -157,21 +182,23 @@ impl Journal {
     }
 
     /// Makes the changes of an inode durable; with `data` only those without which its data cannot be
-    /// read. Returns false if all of them are already.
+    /// read. With `flush`, its data may be in the device's volatile cache: returns true if it still is,
+    /// because nothing had to be committed that flushes the cache, too.
     pub(crate) fn sync_inode(
         &self,
         fs: &Filesystem,
         inode: InodeNumber,
         data: bool,
+        flush: bool,
     ) -> Result<bool, Error> {
-        let state = self.lock();
+        let mut state = self.lock();
         state.check()?;
-        let tid = state.tid_of(inode, data);
+        let Some(tid) = state.tid_of(inode, data) else { return Ok(flush) };
+        let is_running = tid == state.running.tid;
+        state.running.needs_flush |= flush && is_running;
         drop(state);
-        match tid {
-            Some(tid) => self.commit(fs, tid).map(|()| true),
-            None => Ok(false),
-        }
+        self.commit(fs, tid)?;
+        Ok(flush && !is_running)
     }
 
     /// Makes transaction `tid` durable, and those before it.
@@ -192,7 +219,7 @@ impl Journal {
         }
         match written.and_then(|()| log.write(&self.sink, &transaction)) {
             Ok(()) => {
-                self.lock().end_commit(&transaction);
+                self.lock().end_commit(&transaction, |inode| fs.open_inodes().is_busy(inode));
                 Ok(())
             }
             Err(error) => {
@@ -315,10 +342,14 @@ impl Newer for Journal {
     }
 }
 
-/// Puts what a change has made of inodes and group descriptors into the caches.
+/// Puts what a change has made of inodes and group descriptors into the caches, and tells open files.
 fn keep(fs: &Filesystem, changes: Changes) {
     for inode in changes.inodes {
-        fs.inner.inodes.insert(inode.number(), inode);
+        let (number, size) = (inode.number(), inode.size());
+        fs.inner.inodes.insert(number, inode);
+        if changes.has_new_map {
+            fs.open_inodes().map_changed(number, size);
+        }
     }
     for (group, descriptor) in changes.groups {
         fs.metadata().replace_group(group, descriptor);

@@ -12,6 +12,11 @@ pub(crate) struct RunSet {
 }
 
 impl RunSet {
+    /// Returns the number of runs.
+    pub(crate) fn len(&self) -> usize {
+        self.runs.len()
+    }
+
     /// Adds a run, none of whose blocks is in the set.
     pub(crate) fn insert(&mut self, run: BlockRun) {
         if run.count() > 0 {

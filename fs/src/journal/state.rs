@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::journal::changes::Changes;
 use crate::journal::runs::RunSet;
 use crate::journal::transaction::Transaction;
-use crate::number::{InodeNumber, PhysicalBlock};
+use crate::number::{BlockRun, InodeNumber, PhysicalBlock};
 
 /// The transactions that are not in place on the device.
 pub(crate) struct State {
@@ -20,8 +20,10 @@ pub(crate) struct State {
     pub committed: HashMap<PhysicalBlock, Block>,
     /// The last transaction that is durable.
     pub committed_tid: u32,
-    /// Blocks that were freed by transactions that are not durable.
+    /// Blocks that were freed by transactions that are not durable, and those in `held`.
     pub excluded: RunSet,
+    /// Blocks that were freed by durable transactions while requests of their inode were in flight.
+    pub held: Vec<(BlockRun, InodeNumber)>,
     /// A write to the log failed, so that nothing can be changed any more.
     pub is_aborted: bool,
     /// Number of changes. An inode that was read while it increased may be an old one.
@@ -40,6 +42,7 @@ impl State {
             committed: HashMap::new(),
             committed_tid: tid.wrapping_sub(1),
             excluded: RunSet::default(),
+            held: Vec::new(),
             is_aborted: false,
             version: 0,
             checkpoints: 0,
@@ -71,8 +74,9 @@ impl State {
         }
         for &run in &changes.freed {
             self.excluded.insert(run);
-            self.running.freed.push(run);
+            self.running.freed.push((run, changes.owner));
         }
+        self.running.needs_flush |= changes.needs_flush;
         for inode in &changes.inodes {
             let has_new_map = self.running.inodes.entry(inode.number()).or_default();
             *has_new_map |= changes.has_new_map;
@@ -98,17 +102,38 @@ impl State {
         transaction
     }
 
-    /// Ends the commit of a transaction that is durable.
-    pub(crate) fn end_commit(&mut self, transaction: &Transaction) {
+    /// Ends the commit of a transaction that is durable. Blocks that it freed stay excluded while
+    /// their inode `is_busy`, because a request that was mapped before may read them.
+    pub(crate) fn end_commit(
+        &mut self,
+        transaction: &Transaction,
+        is_busy: impl Fn(InodeNumber) -> bool,
+    ) {
         self.committing = None;
         self.committed_tid = transaction.tid;
         for number in &transaction.revoked {
             self.committed.remove(number);
         }
-        for &run in &transaction.freed {
-            self.excluded.remove(run);
+        for &(run, owner) in &transaction.freed {
+            match owner {
+                Some(owner) => self.held.push((run, owner)),
+                None => self.excluded.remove(run),
+            }
         }
+        self.release(is_busy);
         let images = transaction.images.iter();
         self.committed.extend(images.map(|(&number, block)| (number, Arc::clone(block))));
+    }
+
+    /// Lets the held blocks of inodes be reused that are no longer busy.
+    pub(crate) fn release(&mut self, is_busy: impl Fn(InodeNumber) -> bool) {
+        let Self { held, excluded, .. } = self;
+        held.retain(|&(run, owner)| {
+            let is_held = is_busy(owner);
+            if !is_held {
+                excluded.remove(run);
+            }
+            is_held
+        });
     }
 }

@@ -13,10 +13,13 @@ pub(crate) struct Transaction {
     pub images: BTreeMap<PhysicalBlock, Block>,
     /// Blocks whose older copies in the log must not be replayed.
     pub revoked: BTreeSet<PhysicalBlock>,
-    /// Blocks that were freed. They may be reused when the transaction is durable.
-    pub freed: Vec<BlockRun>,
+    /// Blocks that were freed, with the inode that they belonged to. They may be reused when the
+    /// transaction is durable and no request reads them.
+    pub freed: Vec<(BlockRun, Option<InodeNumber>)>,
     /// Inodes that were changed, with true if their size or their map was.
     pub inodes: HashMap<InodeNumber, bool>,
+    /// True if data that the changes refer to may be in the device's volatile cache.
+    pub needs_flush: bool,
 }
 
 impl Transaction {
@@ -28,6 +31,7 @@ impl Transaction {
             revoked: BTreeSet::new(),
             freed: Vec::new(),
             inodes: HashMap::new(),
+            needs_flush: false,
         }
     }
 

@@ -8,6 +8,7 @@ mod fast_commit;
 mod full;
 mod group_commit;
 mod hostile;
+mod open_files;
 mod power;
 mod recorder;
 mod recovery;

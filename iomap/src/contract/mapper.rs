@@ -303,6 +303,21 @@ pub trait Mapper {
         true
     }
 
+    /// Forgets what [`size`](Self::size) and [`begin`](Self::begin) would answer from an old map.
+    /// Called before the first `begin` of a request that is not on the fast paths, after the request
+    /// was [counted](FileRef::in_flight). Those are taken only while the file is
+    /// [plain](Self::is_plain), and before its [`page_end`](Self::page_end): a filesystem whose maps
+    /// change while files are open answers no and 0 there, until each handle has the new map.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// The error of the filesystem, which fails the request.
+    #[inline]
+    fn refresh(&mut self) -> Result<(), ErrorOf<Self>> {
+        Ok(())
+    }
+
     /// Maps the range at `pos`.
     ///
     /// The mapping must have `offset <= pos`, `length > 0`, `end() > pos`, and must not be

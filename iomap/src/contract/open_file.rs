@@ -194,6 +194,7 @@ pub struct Report<'a, E> {
 /// // A cache of open files keeps weak references.
 /// let weak = file.downgrade();
 /// assert!(weak.upgrade().is_some_and(|found| found.is_same(&file)));
+/// assert_eq!(weak.in_flight(), 0);
 /// drop((file, clone));
 /// assert!(weak.is_gone() && weak.upgrade().is_none());
 /// ```
@@ -244,7 +245,12 @@ impl<I> FileRef<I> {
     /// Increments the number of requests in flight, until the returned value is dropped.
     #[inline]
     pub(crate) fn begin_io(&self) -> InFlight<I> {
-        InFlight(Arc::clone(&*self.0))
+        let request = InFlight(Arc::clone(&*self.0));
+        // A filesystem that replaces a map looks for requests afterwards, and a request looks at the map
+        // after it was counted. The increment is a full barrier on x86.
+        #[cfg(not(target_arch = "x86_64"))]
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        request
     }
 }
 
@@ -269,6 +275,15 @@ impl<I> WeakFileRef<I> {
     pub fn upgrade(&self) -> Option<FileRef<I>> {
         let handle = || self.requests.upgrade().map(Arc::new);
         self.handles.upgrade().or_else(handle).map(FileRef)
+    }
+
+    /// Returns the number of requests in flight.
+    ///
+    /// See the [example](FileRef#examples).
+    pub fn in_flight(&self) -> usize {
+        // The handles share one reference.
+        let handles = usize::from(self.handles.strong_count() > 0);
+        self.requests.strong_count().saturating_sub(handles)
     }
 
     /// Returns true if the file has neither handles nor requests.
@@ -317,7 +332,7 @@ mod tests {
         assert_eq!(weak.upgrade().unwrap().in_flight(), 1);
         drop(file);
         let again = weak.upgrade().unwrap();
-        assert_eq!((again.in_flight(), weak.is_gone()), (1, false));
+        assert_eq!((again.in_flight(), weak.in_flight(), weak.is_gone()), (1, 1, false));
         drop(request);
         assert_eq!((again.in_flight(), again.downgrade().upgrade().unwrap().in_flight()), (0, 0));
         drop(again);

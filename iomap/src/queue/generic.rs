@@ -21,7 +21,7 @@ pub(crate) struct NewRequest<I> {
     pub(crate) op: BioOp,
     pub(crate) io: IoArgs,
     pub(crate) memory: RequestMemory,
-    /// Size of the file, in bytes.
+    /// Size of the file when `begin` was called, in bytes.
     pub(crate) size: u64,
     /// Number of the wait for the result; 0 if a poll returns it.
     pub(crate) wait: u64,
@@ -57,23 +57,28 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         borrowed: &mut dyn BorrowedMemory,
     ) -> Result<(), Rejected<ErrorOf<M>>> {
         let NewRequest { op, io, memory, size, wait, first } = new;
+        let (first, in_flight) = match first {
+            Some((mapping, in_flight)) => (Some(mapping), in_flight),
+            None => (None, file.open_file().begin_io()),
+        };
+        let is_new = first.is_none();
+        let refreshed = if is_new { file.refresh() } else { Ok(()) };
+        let size = if is_new { file.size() } else { size };
         let length = memory.len() as u64;
         let count = match op {
             BioOp::Write => length,
             BioOp::Read => size.saturating_sub(io.pos).min(length),
         };
-        if first.is_none()
-            && let Err(error) = self.check(file, (op, &io), &memory, (length, count))
-        {
+        let checked = refreshed.and_then(|()| match is_new {
+            true => self.check(file, (op, &io), &memory, (length, count)),
+            false => Ok(()),
+        });
+        if let Err(error) = checked {
             report(file.open_file().state(), io.pos, count, op == BioOp::Write, &error);
             return Err(rejected(error, memory));
         }
         let Some(request) = self.take_idle(wait != 0 && !io.flags.contains(IoFlags::NOWAIT)) else {
             return Err(rejected(Error::Busy.into(), memory));
-        };
-        let (first, in_flight) = match first {
-            Some((mapping, in_flight)) => (Some(mapping), in_flight),
-            None => (None, file.open_file().begin_io()),
         };
         let mut serving = Serving { request, borrowed };
         serving.request.begin(in_flight, (op, io), (count, size), memory, wait);

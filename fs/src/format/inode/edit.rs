@@ -27,11 +27,6 @@ impl Inode {
         (self.uid, self.gid) = (uid, gid);
     }
 
-    /// Returns true if size and map are those of `other`.
-    pub(crate) fn has_same_map(&self, other: &Self) -> bool {
-        (self.size, self.flags, self.block) == (other.size, other.flags, other.block)
-    }
-
     /// Sets the size in bytes.
     pub(crate) fn set_size(&mut self, size: u64) {
         self.size = size;
