@@ -303,8 +303,8 @@ impl Mapper for File {
     }
 
     #[inline]
-    fn refresh(&mut self) -> Result<(), Error> {
-        if self.handle.is_current() { Ok(()) } else { self.load() }
+    fn refresh(&mut self) -> Result<bool, Error> {
+        if self.handle.is_current() { Ok(false) } else { self.load().map(|()| true) }
     }
 
     fn read_inline(&mut self, mapping: &Mapping, pos: u64, out: &mut [u8]) -> Result<(), Error> {

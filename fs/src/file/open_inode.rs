@@ -23,6 +23,8 @@ pub struct OpenInode {
     page_end: AtomicU64,
     is_plain: AtomicBool,
     is_cached: AtomicBool,
+    /// Number of begins of direct writes, and of their ends while there is cached data.
+    written_past: AtomicU64,
     /// Number of changes of the size and the map while the file was open.
     map_number: AtomicU64,
     /// Size in bytes after the last change.
@@ -73,6 +75,7 @@ impl OpenInode {
             page_end: AtomicU64::new(0),
             is_plain: AtomicBool::new(false),
             is_cached: AtomicBool::new(false),
+            written_past: AtomicU64::new(0),
             map_number: AtomicU64::new(0),
             size: AtomicU64::new(0),
             maps: Mutex::default(),
@@ -222,13 +225,21 @@ impl OpenFile for OpenInode {
         }
     }
 
+    /// Each direct write calls this, before its first command, and after its last one if the file is
+    /// cached.
     fn invalidate(&self, pos: u64, length: u64) -> bool {
+        self.written_past.fetch_add(1, Ordering::AcqRel);
         self.cached_data().is_none_or(|file| file.invalidate(pos..pos.saturating_add(length)))
     }
 
     #[inline]
     fn is_cached(&self) -> bool {
         self.is_cached.load(Ordering::Relaxed)
+    }
+
+    fn written_past(&self) -> Option<u64> {
+        let closed = self.all.written_past.load(Ordering::Acquire);
+        Some(self.written_past.load(Ordering::Acquire).saturating_add(closed))
     }
 
     fn report(&self, report: &Report<'_, Error>) {
@@ -245,6 +256,8 @@ impl OpenFile for OpenInode {
 
 impl Drop for OpenInode {
     fn drop(&mut self) {
+        // A file that is opened again is still to be flushed.
+        self.all.written_past.fetch_add(*self.written_past.get_mut(), Ordering::AcqRel);
         self.all.remove(self.number);
     }
 }
@@ -255,6 +268,8 @@ pub(crate) struct OpenInodes {
     inodes: Mutex<HashMap<InodeNumber, WeakFileRef<OpenInode>>>,
     /// Number of failed reads and writes.
     io_errors: AtomicU64,
+    /// Sum of `written_past` of the inodes that are no longer open.
+    written_past: AtomicU64,
 }
 
 impl OpenInodes {
@@ -282,7 +297,8 @@ impl OpenInodes {
     pub(crate) fn is_busy(&self, number: InodeNumber) -> bool {
         // A request is counted before it looks for the map, and a map is replaced before this call.
         fence(Ordering::SeqCst);
-        self.lock().get(&number).is_some_and(|inode| inode.in_flight() > 0)
+        let inode = self.lock().get(&number).and_then(WeakFileRef::upgrade);
+        inode.is_some_and(|inode| inode.in_flight() > 0)
     }
 
     /// Returns the number of failed reads and writes.

@@ -205,7 +205,7 @@ impl Mapper for WritableFile {
     }
 
     #[inline]
-    fn refresh(&mut self) -> Result<(), Error> {
+    fn refresh(&mut self) -> Result<bool, Error> {
         self.file.refresh()
     }
 

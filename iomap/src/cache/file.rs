@@ -15,7 +15,7 @@ use super::wait;
 use crate::contract::bytes::{round_up, to_usize};
 use crate::contract::iter::iterate;
 use crate::contract::mapper::{ErrorOf, Mapper, MappingKind, Op, PAGE};
-use crate::contract::open_file::OpenFile;
+use crate::contract::open_file::{EndIo, OpenFile};
 use crate::error::Error;
 
 /// Most bytes of a folio.
@@ -235,7 +235,7 @@ impl<M: Mapper> FileCache<M> {
             };
             let end = (pos + length).min(size);
             let extends = end > mapper.size();
-            let ending = Ending { unwritten, end, private: mapper.private() };
+            let ending = Ending { unwritten, end, durable: false, private: mapper.private() };
             let ending = (op.contains(Op::WRITE) && (unwritten || extends)).then_some(ending);
             let end = at + u32::try_from(length >> shift).unwrap_or(u32::MAX - at);
             places.push(Place { blocks: at..end, addr, ending });
@@ -254,14 +254,31 @@ impl<M: Mapper> FileCache<M> {
 
     /// Tells the filesystem of the writes that have ended.
     pub(super) fn end_writes(&self) -> Result<(), ErrorOf<M>> {
-        let mut first = Ok(());
-        for ended in self.state.take_ended() {
-            // The hook may take the filesystem's locks, so the mapper is not locked meanwhile.
-            let file = self.mapper.lock().open_file().clone();
-            let result = file.state().end_io(&ended.end);
-            self.state.end_write(ended, result.is_err());
+        let (mut first, mut ended) = (Ok(()), self.state.take_ended());
+        if ended.is_empty() {
+            return first;
+        }
+        // The hook may take the filesystem's locks, so the mapper is not locked meanwhile.
+        let file = self.mapper.lock().open_file().clone();
+        ended.sort_by_key(|ended| ended.end.pos);
+        let mut rest = ended.into_iter().peekable();
+        while let Some(next) = rest.next() {
+            let (mut end, mut run) = (next.end, vec![next]);
+            // One call for each run.
+            while let Some(next) = rest.next_if(|next| continues(&end, &next.end)) {
+                end.bytes += next.end.bytes;
+                run.push(next);
+            }
+            let result = file.state().end_io(&end);
+            run.into_iter().for_each(|ended| self.state.end_write(ended, result.is_err()));
             first = first.and(result);
         }
         first
     }
+}
+
+/// Returns true if the filesystem can be told of `next` together with `end`.
+fn continues(end: &EndIo, next: &EndIo) -> bool {
+    let how = |end: &EndIo| (end.unwritten, end.failed, end.durable, end.private);
+    end.pos + end.bytes == next.pos && how(end) == how(next)
 }

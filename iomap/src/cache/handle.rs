@@ -243,6 +243,43 @@ impl<M: Mapper> CachedFile<M> {
         change()
     }
 
+    /// Zeroes the bytes of `range`, and then calls `change`, in which the filesystem frees the blocks that
+    /// are inside of it as a whole, or replaces them. Nobody else writes to the cached file meanwhile,
+    /// and nothing of these blocks is in flight when `change` is called, nor cached afterwards.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at). The error of `change`: dirty data of the blocks is gone then.
+    pub fn punch_hole(
+        &mut self,
+        range: Range<u64>,
+        change: impl FnOnce() -> Result<(), ErrorOf<M>>,
+    ) -> Result<(), ErrorOf<M>> {
+        let _inode = self.cache.inode.lock();
+        let _resizing = self.cache.state.resizing();
+        block_on(self.cache.punch_hole(range, change))
+    }
+
+    /// Writes dirty data from byte `from` on to the device, drops the cached data there, and calls
+    /// `change`, in which the filesystem moves blocks and sets the size to `size`. Nobody else
+    /// writes to the cached file meanwhile.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`write_back`](Self::write_back), and the error of `change`.
+    pub fn move_blocks(
+        &mut self,
+        from: u64,
+        size: u64,
+        change: impl FnOnce() -> Result<(), ErrorOf<M>>,
+    ) -> Result<(), ErrorOf<M>> {
+        let _inode = self.cache.inode.lock();
+        let _resizing = self.cache.state.resizing();
+        block_on(self.cache.move_blocks(from, size, change))
+    }
+
     /// Drops the cached data of `range`, after dirty data was written to the device. Returns false
     /// if some of it stays.
     ///
@@ -278,7 +315,18 @@ impl<M: Mapper> CachedFile<M> {
     /// # Errors
     /// The error of this or an earlier write, once for each handle.
     pub fn sync_data(&mut self) -> Result<(), ErrorOf<M>> {
-        block_on(self.cache.sync_data(&self.reported))
+        block_on(self.cache.sync(&self.reported, true))
+    }
+
+    /// Writes dirty data to the device, and makes it durable together with all changes that the
+    /// filesystem made of the file, also of its times.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`sync_data`](Self::sync_data).
+    pub fn sync_all(&mut self) -> Result<(), ErrorOf<M>> {
+        block_on(self.cache.sync(&self.reported, false))
     }
 }
 

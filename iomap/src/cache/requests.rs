@@ -276,7 +276,7 @@ async fn sync_data<M: Mapper>(
     reported: Arc<AtomicU64>,
     token: u64,
 ) -> Done<ErrorOf<M>> {
-    let result = file.cache.sync_data(&reported).await.map(|()| 0);
+    let result = file.cache.sync(&reported, true).await.map(|()| 0);
     Done { token, result, memory: Some(Memory::Bytes(Vec::new())) }
 }
 

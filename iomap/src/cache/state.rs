@@ -29,6 +29,9 @@ pub(super) struct FileState {
     writes: AtomicUsize,
     /// Number of writes that a power cut may lose after they have ended.
     volatile: AtomicU64,
+    /// The number of them at the begin of the last flush, and that of writes past the cache.
+    flushed: AtomicU64,
+    flushed_past: AtomicU64,
     errors: Mutex<WriteErrors>,
     /// Writes whose end the filesystem does not know yet.
     ended: Mutex<Vec<Ended>>,
@@ -59,6 +62,13 @@ impl WriteErrors {
         let length = usize::try_from(bytes).unwrap_or(usize::MAX);
         Some(Error::Bio { what: "write", pos, length, error })
     }
+}
+
+/// Numbers of writes without Force Unit Access: of cached data, and past the cache if they are known.
+#[derive(Clone, Copy)]
+pub(super) struct Volatile {
+    pub(super) cached: u64,
+    pub(super) past: Option<u64>,
 }
 
 /// A command that is being prepared.
@@ -104,6 +114,8 @@ impl FileState {
             commands: AtomicUsize::new(0),
             writes: AtomicUsize::new(0),
             volatile: AtomicU64::new(0),
+            flushed: AtomicU64::new(0),
+            flushed_past: AtomicU64::new(0),
             errors: Mutex::default(),
             ended: Mutex::default(),
             endings: AtomicUsize::new(0),
@@ -204,10 +216,10 @@ impl FileState {
         true
     }
 
-    /// Drops the content of a folio from byte `from` of the file on, also dirty content. Returns false
-    /// if the folio is in use.
-    pub(super) fn cut(&self, folio: &Arc<Folio>, from: u64) -> bool {
-        let dropped = folio.cut(&self.dirty, from);
+    /// Drops the content of the blocks of a folio that have bytes of `range` of the file, also dirty
+    /// content. Returns false if the folio is in use.
+    pub(super) fn cut(&self, folio: &Arc<Folio>, range: &Range<u64>) -> bool {
+        let dropped = folio.cut(&self.dirty, range);
         if let Some(blocks) = dropped {
             self.remove_dirty(blocks);
         }
@@ -246,6 +258,18 @@ impl FileState {
         self.volatile.load(Acquire)
     }
 
+    /// Returns true if the device may have data of these writes in its volatile cache.
+    pub(super) fn needs_flush(&self, volatile: Volatile) -> bool {
+        let is_past = |past| past > self.flushed_past.load(Acquire);
+        volatile.cached > self.flushed.load(Acquire) || volatile.past.is_none_or(is_past)
+    }
+
+    /// Notes a flush after the end of these writes.
+    pub(super) fn set_flushed(&self, volatile: Volatile) {
+        self.flushed.fetch_max(volatile.cached, AcqRel);
+        self.flushed_past.fetch_max(volatile.past.unwrap_or(0), AcqRel);
+    }
+
     /// Counts a command until the returned value is dropped.
     pub(super) fn preparing(&self, write: bool) -> Preparing<'_> {
         self.begin_command(write);
@@ -272,11 +296,11 @@ impl FileState {
         let bytes = (blocks.len() as u64) << self.block_shift;
         let again = folio.written(&self.dirty, blocks.clone(), ending.is_some(), result.is_err());
         self.add_dirty(again);
-        if let Some(Ending { unwritten, end, private }) = ending {
+        if let Some(Ending { unwritten, end, durable, private }) = ending {
             // The last block has bytes past the end of the file, which is not moved by them.
             let bytes = bytes.min(end.saturating_sub(pos));
-            let end =
-                EndIo { pos, bytes, write: true, unwritten, failed: result.is_err(), private };
+            let failed = result.is_err();
+            let end = EndIo { pos, bytes, write: true, unwritten, failed, durable, private };
             self.endings.fetch_add(1, AcqRel);
             self.ended.lock().push(Ended { folio: Arc::clone(folio), blocks, end });
         }

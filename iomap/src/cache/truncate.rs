@@ -1,4 +1,6 @@
-//! Changes of the size of a file.
+//! Changes of the size and of the blocks of a file.
+
+use std::ops::Range;
 
 use super::file::FileCache;
 use super::write::InodeLock;
@@ -23,16 +25,73 @@ impl<M: Mapper> FileCache<M> {
         // A write that began with the old size would move the end on the device there. Its error is
         // that of the next sync.
         let _ = self.wait_for_writes().await;
-        for folio in self.state.folios(&(end..u64::MAX)) {
-            while !self.state.cut(&folio, end) {
+        self.cut(&(end..u64::MAX)).await;
+        Ok(())
+    }
+
+    /// Drops the cached data of the blocks in `range`, also dirty data.
+    async fn cut(&self, range: &Range<u64>) {
+        for folio in self.state.folios(range) {
+            while !self.state.cut(&folio, range) {
                 // Memory that the device has kept is cut, too.
                 let _ = self.wait_for(&folio).await;
             }
-            if folio.pos >= end {
+            if folio.pos >= range.start && folio.end() <= range.end {
                 // Eviction finds one that a reader uses at this moment.
                 self.state.evict(&folio);
             }
         }
-        Ok(())
+    }
+
+    /// Zeroes `range`, drops the blocks that are inside of it as a whole, and calls `change`. The
+    /// caller has the inode lock.
+    pub(super) async fn punch_hole(
+        &self,
+        range: Range<u64>,
+        change: impl FnOnce() -> Result<(), ErrorOf<M>>,
+    ) -> Result<(), ErrorOf<M>> {
+        let blocks = round_up(range.start, self.block)..range.end & !(self.block - 1);
+        if blocks.is_empty() {
+            self.zero_range(range).await?;
+            return change();
+        }
+        self.zero_range(range.start..blocks.start).await?;
+        self.zero_range(blocks.end..range.end).await?;
+        self.replace(blocks, change).await
+    }
+
+    /// Writes dirty data from `from` on, drops it, calls `change`, and sets the size. The caller has the
+    /// inode lock.
+    pub(super) async fn move_blocks(
+        &self,
+        from: u64,
+        size: u64,
+        change: impl FnOnce() -> Result<(), ErrorOf<M>>,
+    ) -> Result<(), ErrorOf<M>> {
+        let from = from & !(self.block - 1);
+        self.clean_range(from..u64::MAX).await?;
+        let change = || {
+            change()?;
+            self.state.set_size(size);
+            Ok(())
+        };
+        self.replace(from..u64::MAX, change).await
+    }
+
+    /// Drops the cached data of `blocks`, while `change` gives them other places.
+    async fn replace(
+        &self,
+        blocks: Range<u64>,
+        change: impl FnOnce() -> Result<(), ErrorOf<M>>,
+    ) -> Result<(), ErrorOf<M>> {
+        self.state.mappings_changed();
+        // Writes to the old places. Their errors are those of the next sync.
+        let _ = self.wait_for_writes().await;
+        self.cut(&blocks).await;
+        let changed = change();
+        // A reader may have filled folios from the old places.
+        self.state.mappings_changed();
+        self.cut(&blocks).await;
+        changed
     }
 }

@@ -57,7 +57,8 @@ impl<M: Mapper> FileCache<M> {
                 wait::until(|| self.state.resizes()).await;
             }
             // Blocks of this call may have been written back to make room, without Force Unit Access.
-            if durable && self.state.volatile() != volatile {
+            let flush = self.state.volatile() != volatile;
+            if durable && self.sync_filesystem(true, flush)? {
                 self.pool.flush().await?;
             }
         }

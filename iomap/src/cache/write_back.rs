@@ -7,8 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering::AcqRel};
 use super::file::FileCache;
 use super::folio::Folio;
 use super::runs::Run;
+use super::state::Volatile;
 use super::wait;
 use crate::contract::mapper::{ErrorOf, Mapper, Op};
+use crate::contract::open_file::OpenFile;
+
+/// Folios with dirty data up to which a sync writes them with Force Unit Access instead of a flush.
+const FUA_FOLIOS: usize = 4;
 
 impl<M: Mapper> FileCache<M> {
     /// Begins to write the dirty blocks that have bytes of `range`: one command for each run of them
@@ -75,7 +80,11 @@ impl<M: Mapper> FileCache<M> {
         }
         state.remove_dirty(cleaned);
         let target = self.target(folio);
-        for piece in pieces {
+        let durable = fua || !self.pool.volatile_cache;
+        for mut piece in pieces {
+            if let Some(ending) = &mut piece.ending {
+                ending.durable = durable;
+            }
             state.begin_command(true);
             if let Err(piece) = run.add(&target, piece, most(0)) {
                 self.pool.write(std::mem::take(run), fua);
@@ -101,17 +110,22 @@ impl<M: Mapper> FileCache<M> {
         first
     }
 
-    /// Writes dirty data to the device, and makes it durable. Returns an error of this or an earlier
-    /// write if the handle has not `reported` it.
-    pub(super) async fn sync_data(&self, reported: &AtomicU64) -> Result<(), ErrorOf<M>> {
-        let written = loop {
+    /// Writes dirty data to the device, and makes it durable with the changes of the filesystem: with
+    /// `data`, only those that its data needs. Returns an error of this or an earlier write if the
+    /// handle has not `reported` it.
+    pub(super) async fn sync(&self, reported: &AtomicU64, data: bool) -> Result<(), ErrorOf<M>> {
+        let (written, volatile) = loop {
             // A change of the size drops data that was written before this call. The filesystem has to
             // know the new size then.
             let resizes = wait::until(|| self.state.resizes()).await;
-            let written = self.write_back(0..u64::MAX, false).await;
+            // A few commands are made durable by themselves, many by one flush.
+            let fua = self.state.dirty.len() <= FUA_FOLIOS;
+            let written = self.write_back(0..u64::MAX, fua).await;
+            // All that are counted now have ended when the wait has.
+            let volatile = self.volatile();
             let written = written.and(self.wait_for_writes().await);
             if self.state.resizes() == Some(resizes) {
-                break written;
+                break (written, volatile);
             }
         };
         let errors = self.state.errors();
@@ -120,7 +134,25 @@ impl<M: Mapper> FileCache<M> {
             return Err(error.into());
         }
         written?;
-        Ok(self.pool.flush().await?)
+        let flush = self.state.needs_flush(self.volatile());
+        if self.sync_filesystem(data, flush)? {
+            self.pool.flush().await?;
+        }
+        self.state.set_flushed(volatile);
+        Ok(())
+    }
+
+    fn volatile(&self) -> Volatile {
+        let past = self.mapper.lock().open_file().state().written_past();
+        Volatile { cached: self.state.volatile(), past }
+    }
+
+    /// Calls the filesystem's hook of a sync. `flush` is true if data was written without Force Unit
+    /// Access. Returns true if the device must be flushed.
+    pub(super) fn sync_filesystem(&self, data: bool, flush: bool) -> Result<bool, ErrorOf<M>> {
+        // The hook may take the filesystem's locks, so the mapper is not locked meanwhile.
+        let file = self.mapper.lock().open_file().clone();
+        file.state().sync(data, flush && self.pool.volatile_cache)
     }
 
     /// Returns true if the device has the data of a range.

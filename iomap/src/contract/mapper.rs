@@ -309,13 +309,15 @@ pub trait Mapper {
     /// [plain](Self::is_plain), and before its [`page_end`](Self::page_end): a filesystem whose maps
     /// change while files are open answers no and 0 there, until each handle has the new map.
     ///
+    /// Returns true if the size may be another.
+    ///
     /// See the [example](Self#examples).
     ///
     /// # Errors
     /// The error of the filesystem, which fails the request.
     #[inline]
-    fn refresh(&mut self) -> Result<(), ErrorOf<Self>> {
-        Ok(())
+    fn refresh(&mut self) -> Result<bool, ErrorOf<Self>> {
+        Ok(false)
     }
 
     /// Maps the range at `pos`.

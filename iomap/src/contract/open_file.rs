@@ -38,6 +38,12 @@ use crate::error::FileError;
 ///         self.0.borrow_mut().push("submit_io");
 ///         Ok(())
 ///     }
+///     fn sync(&self, _data: bool, flush: bool) -> Result<bool, Error> {
+///         Ok(flush) // A filesystem with a journal commits it here.
+///     }
+///     fn written_past(&self) -> Option<u64> {
+///         Some(0) // There is no direct I/O.
+///     }
 ///     fn end_io(&self, end: &EndIo) -> Result<(), Error> {
 ///         self.0.borrow_mut().push(if end.failed { "failed" } else { "end_io" });
 ///         Ok(())
@@ -136,6 +142,28 @@ pub trait OpenFile {
         Ok(())
     }
 
+    /// Makes changes of the filesystem durable that belong to the file, after its data was written. With
+    /// `data`, only those without which the data cannot be read (fdatasync). With `flush`, data may be
+    /// in the device's volatile cache. Returns true if that must still be flushed.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// The error of the filesystem, with which the sync fails.
+    fn sync(&self, data: bool, flush: bool) -> Result<bool, Self::Error> {
+        let _ = data;
+        Ok(flush)
+    }
+
+    /// Returns a number that each write past the [cached file](crate::CachedFile) increases, at its begin
+    /// and at its end: a sync of the cached file flushes the device if there was one. `None` if that is
+    /// not known.
+    ///
+    /// See the [example](Self#examples).
+    fn written_past(&self) -> Option<u64> {
+        None
+    }
+
     /// Called once for each request that failed, except with an error after which a retry or
     /// buffered I/O may succeed.
     ///
@@ -160,6 +188,9 @@ pub struct EndIo {
     pub unwritten: bool,
     /// True if the request failed.
     pub failed: bool,
+    /// True if the data survives a loss of power; else a flush must come before metadata that makes it
+    /// reachable is durable.
+    pub durable: bool,
     /// [`Mapper::private`](crate::Mapper::private) of the mapping, for a write from the cache; 0 for
     /// direct I/O.
     pub private: u64,
@@ -194,7 +225,6 @@ pub struct Report<'a, E> {
 /// // A cache of open files keeps weak references.
 /// let weak = file.downgrade();
 /// assert!(weak.upgrade().is_some_and(|found| found.is_same(&file)));
-/// assert_eq!(weak.in_flight(), 0);
 /// drop((file, clone));
 /// assert!(weak.is_gone() && weak.upgrade().is_none());
 /// ```
@@ -277,15 +307,6 @@ impl<I> WeakFileRef<I> {
         self.handles.upgrade().or_else(handle).map(FileRef)
     }
 
-    /// Returns the number of requests in flight.
-    ///
-    /// See the [example](FileRef#examples).
-    pub fn in_flight(&self) -> usize {
-        // The handles share one reference.
-        let handles = usize::from(self.handles.strong_count() > 0);
-        self.requests.strong_count().saturating_sub(handles)
-    }
-
     /// Returns true if the file has neither handles nor requests.
     ///
     /// See the [example](FileRef#examples).
@@ -332,7 +353,7 @@ mod tests {
         assert_eq!(weak.upgrade().unwrap().in_flight(), 1);
         drop(file);
         let again = weak.upgrade().unwrap();
-        assert_eq!((again.in_flight(), weak.in_flight(), weak.is_gone()), (1, 1, false));
+        assert_eq!((again.in_flight(), weak.is_gone()), (1, false));
         drop(request);
         assert_eq!((again.in_flight(), again.downgrade().upgrade().unwrap().in_flight()), (0, 0));
         drop(again);

@@ -21,7 +21,7 @@ pub(crate) struct NewRequest<I> {
     pub(crate) op: BioOp,
     pub(crate) io: IoArgs,
     pub(crate) memory: RequestMemory,
-    /// Size of the file when `begin` was called, in bytes.
+    /// Size of the file, in bytes.
     pub(crate) size: u64,
     /// Number of the wait for the result; 0 if a poll returns it.
     pub(crate) wait: u64,
@@ -62,14 +62,14 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
             None => (None, file.open_file().begin_io()),
         };
         let is_new = first.is_none();
-        let refreshed = if is_new { file.refresh() } else { Ok(()) };
-        let size = if is_new { file.size() } else { size };
+        let refreshed = if is_new { file.refresh() } else { Ok(false) };
+        let size = if let Ok(true) = refreshed { file.size() } else { size };
         let length = memory.len() as u64;
         let count = match op {
             BioOp::Write => length,
             BioOp::Read => size.saturating_sub(io.pos).min(length),
         };
-        let checked = refreshed.and_then(|()| match is_new {
+        let checked = refreshed.and_then(|_| match is_new {
             true => self.check(file, (op, &io), &memory, (length, count)),
             false => Ok(()),
         });

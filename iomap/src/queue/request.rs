@@ -278,7 +278,8 @@ impl<I: OpenFile> Request<I> {
         let (write, unwritten) = (self.is_write(), self.unwritten);
         let (pos, outcome) = (self.io.pos, self.outcome());
         let bytes = outcome.unwrap_or(self.moved);
-        let end = EndIo { pos, bytes, write, unwritten, failed: outcome.is_none(), private: 0 };
+        let failed = outcome.is_none();
+        let end = EndIo { pos, bytes, write, unwritten, failed, durable: false, private: 0 };
         let hooked = self.file().filter(|_| self.is_hooked());
         if let Some(Err(error)) = hooked.map(|file| file.end_io(&end)) {
             self.fail(error);

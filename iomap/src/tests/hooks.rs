@@ -12,8 +12,15 @@ fn each_command_is_shown_before_it_goes_and_the_end_after_the_last() {
     rig.read(at(512, HOOKS), 4096).unwrap();
     let state = rig.file.state();
     assert_eq!(state.submits, [(512, 4608, 512), (1024, 8192, 2048), (3072, 10240, 1536)]);
-    let end =
-        EndIo { pos: 512, bytes: 4096, write: false, unwritten: false, failed: false, private: 0 };
+    let end = EndIo {
+        pos: 512,
+        bytes: 4096,
+        write: false,
+        unwritten: false,
+        failed: false,
+        durable: false,
+        private: 0,
+    };
     assert_eq!(state.ends, [end]);
     drop(state);
     let events = rig.journal.events();
@@ -33,8 +40,15 @@ fn the_hooks_of_a_write_hear_of_zeroes_and_of_unwritten_blocks() {
     let state = rig.file.state();
     assert_eq!(state.submits[..2], [(0, 0, 512), (512, 512, 512)]);
     assert_eq!(state.submits[2..].iter().map(|submit| submit.2).sum::<usize>(), 3072);
-    let end =
-        EndIo { pos: 512, bytes: 512, write: true, unwritten: true, failed: false, private: 0 };
+    let end = EndIo {
+        pos: 512,
+        bytes: 512,
+        write: true,
+        unwritten: true,
+        failed: false,
+        durable: false,
+        private: 0,
+    };
     assert_eq!(state.ends, [end]);
 }
 
@@ -80,8 +94,15 @@ fn the_end_is_told_what_of_a_part_was_written() {
     let mut source = crate::Cursor::new(super::bounce::Torn::source(&data, 3000));
     let io = at(0, HOOKS | IoFlags::PARTIAL);
     assert_eq!(rig.files.write_from(&mut rig.file, io, &mut source).unwrap(), 2048);
-    let end =
-        EndIo { pos: 0, bytes: 2048, write: true, unwritten: true, failed: false, private: 0 };
+    let end = EndIo {
+        pos: 0,
+        bytes: 2048,
+        write: true,
+        unwritten: true,
+        failed: false,
+        durable: false,
+        private: 0,
+    };
     assert_eq!(rig.file.state().ends, [end]);
 }
 

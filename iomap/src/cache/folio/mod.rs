@@ -112,6 +112,8 @@ pub(super) struct Ending {
     pub(super) unwritten: bool,
     /// End of the file's bytes among them, when the write began.
     pub(super) end: u64,
+    /// The data is durable when the command has ended.
+    pub(super) durable: bool,
     /// Value of the filesystem for the mapping.
     pub(super) private: u64,
 }
@@ -390,9 +392,9 @@ impl Folio {
         runs
     }
 
-    /// Drops the content from byte `from` of the file on. Returns the number of blocks that were dirty,
-    /// or `None` if commands use the memory.
-    pub(super) fn cut(self: &Arc<Self>, list: &DirtyFolios, from: u64) -> Option<u32> {
+    /// Drops the content of the blocks that have bytes of `range` of the file. Returns the number of
+    /// blocks that were dirty, or `None` if commands use the memory.
+    pub(super) fn cut(self: &Arc<Self>, list: &DirtyFolios, range: &Range<u64>) -> Option<u32> {
         let mut state = self.state.write();
         state.end_write();
         let is_used = match state.memory {
@@ -404,7 +406,7 @@ impl Folio {
         if is_used {
             return None;
         }
-        let blocks = self.blocks_of(&(from.max(self.pos)..self.end()));
+        let blocks = self.blocks_of(&(range.start.max(self.pos)..range.end.min(self.end())));
         state.uptodate.remove(blocks.clone());
         let cut = state.dirty.remove(blocks);
         self.list(&state, list);

@@ -37,6 +37,8 @@ pub(super) struct Record {
     /// Calls of the hooks that direct I/O makes.
     pub(super) hooks: usize,
     begun: usize,
+    /// Number of begins and ends of direct writes.
+    written_past: u64,
     pub(super) fail_end_io: bool,
     /// `begin` fails for these operations.
     pub(super) fail_begin: Option<Op>,
@@ -91,7 +93,12 @@ impl OpenFile for Inode {
         }
     }
 
+    fn written_past(&self) -> Option<u64> {
+        Some(self.0.lock().unwrap().written_past)
+    }
+
     fn invalidate(&self, pos: u64, length: u64) -> bool {
+        self.0.lock().unwrap().written_past += 1;
         self.cached().is_none_or(|file| file.invalidate(pos..pos + length))
     }
 
