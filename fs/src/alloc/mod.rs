@@ -27,6 +27,11 @@ pub(crate) fn allocate(
     goal: PhysicalBlock,
     want: u32,
 ) -> Result<BlockRun, Stop> {
+    let available = u32::try_from(handle.available()).unwrap_or(u32::MAX);
+    if available == 0 {
+        return Err(Error::NoSpace.into());
+    }
+    let want = want.clamp(1, available);
     let groups = handle.superblock().groups_count().max(1);
     let first = group_of(handle, goal).min(groups.saturating_sub(1));
     let mut best: Option<BlockRun> = None;
@@ -57,6 +62,7 @@ pub(crate) fn allocate(
     }
     let run = best.ok_or(Error::NoSpace)?;
     mark(handle, zone, run, true)?;
+    handle.changes.allocated = handle.changes.allocated.saturating_add(run.count());
     Ok(run)
 }
 

@@ -81,6 +81,16 @@ impl JournaledFilesystem {
         })
     }
 
+    /// Sets the times of the last change of a file's contents.
+    pub(super) fn set_modified(&self, number: InodeNumber, time: Timestamp) -> Result<(), Error> {
+        self.journal().change(self, |handle| {
+            let mut inode = handle.inode(number)?;
+            inode.set_mtime(time);
+            inode.set_ctime(time);
+            handle.set_inode(inode)
+        })
+    }
+
     /// Changes the fields of an inode, and the time of its last change.
     fn edit(&self, number: InodeNumber, edit: impl Fn(&mut Inode)) -> Result<Inode, Error> {
         let now = now();

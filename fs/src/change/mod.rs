@@ -2,7 +2,10 @@
 
 pub(crate) mod attributes;
 mod cleanup;
+pub(crate) mod delayed;
 pub(crate) mod extents;
+pub(crate) mod file;
+mod file_io;
 mod locks;
 pub(crate) mod open;
 mod orphans;
@@ -14,8 +17,8 @@ pub(crate) mod write;
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use crate::change::locks::{InodeLock, InodeLocks};
 use crate::error::Error;
@@ -66,6 +69,40 @@ use crate::number::InodeNumber;
 /// assert!(inode.mtime() > Timestamp { seconds: 1_000_000_000, nanoseconds: 0 });
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Open files
+/// A file can be open while it is changed, also by its inode number.
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// use std::fs::File;
+///
+/// use nvio_ext4::{JournaledFilesystem, Options};
+/// use nvio_iomap::{FileQueue, ImageQueue, PageCache};
+///
+/// let device = File::options().read(true).write(true).open(&image)?;
+/// let cache = PageCache::new(ImageQueue::new(device.try_clone()?, 32)?, 1 << 20);
+/// let mut queue = FileQueue::new(ImageQueue::new(device.try_clone()?, 32)?);
+/// let fs = JournaledFilesystem::open(device, Options::default())?;
+/// let inode = fs.lookup("/hello.txt")?;
+///
+/// // Through the cache: the data is durable after the sync.
+/// let mut cached = fs.cached_file(&inode, &cache)?;
+/// cached.write_at(12, &b", and more"[..])?;
+/// assert_eq!(cached.size(), 22);
+/// cached.sync_all()?;
+///
+/// // Past the cache: whole blocks of the device, here to a hole.
+/// let mut direct = fs.open_file(&inode)?;
+/// direct.write_at(&mut queue, 4096, &[7; 1024])?;
+/// fs.sync_data(inode.number())?;
+/// let mut text = [0; 22];
+/// assert_eq!(direct.read_at(&mut queue, 0, &mut text)?, 22);
+/// assert_eq!(&text, b"Hello, world, and more");
+/// # drop((cached, direct));
+/// # fs.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct JournaledFilesystem {
     inner: Arc<Inner>,
@@ -77,6 +114,7 @@ struct Inner {
     zone: SystemZone,
     locks: InodeLocks,
     is_closed: AtomicBool,
+    this: Weak<Self>,
 }
 
 impl fmt::Debug for JournaledFilesystem {
@@ -97,7 +135,13 @@ impl JournaledFilesystem {
     fn new(fs: Filesystem, journal: Arc<Journal>, zone: SystemZone) -> Self {
         let is_closed = AtomicBool::new(false);
         let locks = InodeLocks::default();
-        Self { inner: Arc::new(Inner { fs, journal, zone, locks, is_closed }) }
+        let inner = Arc::new_cyclic(|this| {
+            let this = Weak::clone(this);
+            Inner { fs, journal, zone, locks, is_closed, this }
+        });
+        let changer: Weak<Inner> = Arc::downgrade(&inner);
+        inner.fs.open_inodes().set_changer(changer);
+        Self { inner }
     }
 
     /// Locks the blocks of an inode, for a change of several steps.
@@ -158,7 +202,22 @@ impl JournaledFilesystem {
     }
 }
 
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fs.fmt(f)
+    }
+}
+
 impl Inner {
+    /// Returns a handle of the filesystem.
+    ///
+    /// # Errors
+    /// [`Error::JournalAborted`] if its last handle is being dropped.
+    fn handle(&self) -> Result<JournaledFilesystem, Error> {
+        let inner = self.this.upgrade().ok_or(Error::JournalAborted)?;
+        Ok(JournaledFilesystem { inner })
+    }
+
     fn close(&self) -> Result<(), Error> {
         if self.is_closed.swap(true, Ordering::AcqRel) {
             return Ok(());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::blocks::device::{BlockDevice, WriteRange};
 use crate::blocks::overlay::Overlay;
 use crate::blocks::source::BlockSource;
+use crate::change::delayed::Reserved;
 use crate::change::{JournaledFilesystem, cleanup, replay, superblock};
 use crate::error::Error;
 use crate::error::reasons::NotWritable;
@@ -53,7 +54,8 @@ impl JournaledFilesystem {
         fs.set_recovered(recovered);
         let zone = SystemZone::of(&fs)?;
         let orphans = cleanup::listed(&fs)?;
-        let journal = Arc::new(Journal::new(sink, log, tid));
+        let (free, reserved) = (fs.statfs()?.free_blocks, fs.open_inodes().reserved.clone());
+        let journal = Arc::new(Journal::new(sink, log, tid, free, reserved));
         superblock::mark_open(&fs, &journal)?;
         journal.start()?;
         let newer: Arc<Journal> = Arc::clone(&journal);
@@ -150,7 +152,10 @@ fn recover(
     cleanup::listed(&after)?;
     let fast = match after.fast_commits() {
         Some(commits) => {
-            let journal = Journal::new(Sink::new(Arc::clone(device)), open_log(fs)?, next);
+            // The counts of free blocks are older than the fast commits.
+            let (log, free) = (open_log(fs)?, u64::MAX);
+            let sink = Sink::new(Arc::clone(device));
+            let journal = Journal::new(sink, log, next, free, Reserved::default());
             replay::prepare(&after, commits, journal)?
         }
         None => None,

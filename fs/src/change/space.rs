@@ -11,11 +11,13 @@ use crate::change::orphans::Entry;
 use crate::change::time::now;
 use crate::error::reasons::Protected;
 use crate::error::{Error, Unsupported};
+use crate::file::open_inode::CachedData;
+use crate::format::corrupt::{Problem, Structure};
 use crate::format::features::{IncompatFeatures, RoCompatFeatures};
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 use crate::journal::handle::Stop;
-use crate::number::{InodeNumber, LogicalBlock, PhysicalBlock, as_usize};
+use crate::number::{BlockRun, InodeNumber, LogicalBlock, PhysicalBlock, as_usize};
 
 /// Maximum number of blocks that one change allocates, so that a transaction has room for the bitmaps and
 /// the nodes of the tree.
@@ -27,6 +29,15 @@ pub(super) const EXTENTS_MAX: usize = 32;
 
 /// Size in bytes from which a filesystem needs the feature `large_file`.
 const LARGE: u64 = 1 << 31;
+
+/// The circumstances of a change of a map.
+#[derive(Clone, Copy, Default)]
+pub(super) struct How {
+    /// It may use the blocks that are reserved for cached data.
+    pub is_reserved: bool,
+    /// It makes data reachable that may be in the device's volatile cache.
+    pub needs_flush: bool,
+}
 
 impl JournaledFilesystem {
     /// Allocates blocks for all bytes of a range that have none, as fallocate(2) does. They read as
@@ -46,8 +57,43 @@ impl JournaledFilesystem {
         keep_size: bool,
     ) -> Result<Inode, Error> {
         let number = inode.into();
-        let _lock = self.lock(number);
-        self.allocate_locked(number, pos, length, keep_size)
+        let end = pos.checked_add(length).ok_or(Error::FileTooLarge { inode: number })?;
+        self.check_end(number, end)?;
+        let size = if keep_size { None } else { Some(end) };
+        self.under_cache(number, |cached| match cached {
+            None => self.allocate_locked(number, pos, length, keep_size),
+            Some(cached) => {
+                // Reserved blocks are allocated first, by the write.
+                cached.write_back(pos..end, false)?;
+                let mut allocate = || {
+                    let _lock = self.lock(number);
+                    self.allocate_locked(number, pos, length, keep_size).map(drop)
+                };
+                match size {
+                    Some(end) => cached.grow(end, &mut allocate)?,
+                    None => allocate()?,
+                }
+                self.inode(number)
+            }
+        })
+    }
+
+    /// Calls `change` with the cached data of a file, or with the inode locked if it has none.
+    pub(super) fn under_cache<T>(
+        &self,
+        number: InodeNumber,
+        change: impl FnOnce(Option<&dyn CachedData>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let lock = self.lock(number);
+        // Nobody opens the file in a cache while the inode is locked.
+        match self.open_inodes().cached_data(number) {
+            None => change(None),
+            Some(cached) => {
+                // The cache locks the file first, and then the inode.
+                drop(lock);
+                change(Some(&*cached))
+            }
+        }
     }
 
     /// Allocates blocks, as [`allocate`](Self::allocate); the inode is locked.
@@ -86,8 +132,23 @@ impl JournaledFilesystem {
     /// As [`allocate`](Self::allocate).
     pub fn truncate(&self, inode: impl Into<InodeNumber>, size: u64) -> Result<Inode, Error> {
         let number = inode.into();
-        let _lock = self.lock(number);
         self.check_end(number, size)?;
+        self.check_map(&self.inode(number)?)?;
+        self.under_cache(number, |cached| match cached {
+            None => self.truncate_locked(number, size),
+            Some(cached) => {
+                // The cache has written zeroes to the rest of the last block.
+                cached.truncate(size, &mut || {
+                    let _lock = self.lock(number);
+                    self.open_inodes().release(self.superblock(), number, size..u64::MAX);
+                    self.free_after(number, size, None).map(drop)
+                })?;
+                self.inode(number)
+            }
+        })
+    }
+
+    fn truncate_locked(&self, number: InodeNumber, size: u64) -> Result<Inode, Error> {
         // Bytes between the end and the end of its block must be zero when the file grows over them.
         let before = self.inode(number)?.size();
         let edge = before.min(size);
@@ -146,18 +207,42 @@ impl JournaledFilesystem {
         length: u64,
     ) -> Result<Inode, Error> {
         let number = inode.into();
-        let _lock = self.lock(number);
+        self.check_map(&self.inode(number)?)?;
         // No file has bytes after these.
         let most = self.superblock().bytes(LogicalBlock::END_NUMBER);
         let (pos, end) = (pos.min(most), pos.saturating_add(length).min(most));
+        self.under_cache(number, |cached| match cached {
+            None => self.punch_locked(number, pos, end, true),
+            Some(cached) => {
+                cached.punch_hole(pos..end, &mut || {
+                    let _lock = self.lock(number);
+                    self.open_inodes().release(self.superblock(), number, pos..end);
+                    self.punch_locked(number, pos, end, false).map(drop)
+                })?;
+                self.inode(number)
+            }
+        })
+    }
+
+    /// Frees the blocks inside a range; the inode is locked. With `edges`, fills the rest of the range
+    /// with zeroes.
+    fn punch_locked(
+        &self,
+        number: InodeNumber,
+        pos: u64,
+        end: u64,
+        edges: bool,
+    ) -> Result<Inode, Error> {
         let block = u64::from(self.superblock().block_size());
         let (first, last) = (pos.next_multiple_of(block), end & !block.wrapping_sub(1));
         if first >= last {
-            self.zero(number, pos..end)?;
+            self.zero(number, if edges { pos..end } else { 0..0 })?;
             return self.change_map(number, |tree| Ok(tree.inode.clone()));
         }
-        self.zero(number, pos..first)?;
-        self.zero(number, last..end)?;
+        if edges {
+            self.zero(number, pos..first)?;
+            self.zero(number, last..end)?;
+        }
         let bits = self.superblock().geometry.block_bits;
         let range = first.wrapping_shr(bits)..last.wrapping_shr(bits).min(LogicalBlock::END_NUMBER);
         let mut at = range.start;
@@ -171,19 +256,24 @@ impl JournaledFilesystem {
         self.inode(number)
     }
 
-    /// Marks the unwritten blocks in a range as written, after their data is durable, and sets the
+    /// Marks the unwritten blocks in a range as written, after their data is there, and sets the
     /// size if the file now ends later.
-    pub(crate) fn convert(
+    pub(super) fn convert(
         &self,
         number: InodeNumber,
         range: Range<u64>,
         size: u64,
+        how: How,
     ) -> Result<Inode, Error> {
-        self.change_map(number, |tree| {
+        self.change_map_as(number, how, |tree| {
             let mut at = range.start;
             while at < range.end {
                 at = match tree.find(at)? {
-                    Found::Hole { end } => end,
+                    // Another call has freed the blocks while the write was in flight.
+                    Found::Hole { .. } => {
+                        let pos = tree.handle.superblock().bytes(at);
+                        return Err(Error::Hole { inode: number, pos }.into());
+                    }
                     Found::Extent(extent) => {
                         let end = extent.end().min(range.end);
                         let skip = at.saturating_sub(extent.start);
@@ -220,16 +310,50 @@ impl JournaledFilesystem {
         }
     }
 
+    /// Allocates blocks for a hole at the begin of a range, or for a part of it. Returns the block of the
+    /// file after them.
+    pub(super) fn fill_hole(
+        &self,
+        number: InodeNumber,
+        range: Range<u64>,
+        how: How,
+    ) -> Result<u64, Error> {
+        self.change_map_as(number, how, |tree| fill_hole(tree, range.clone()))
+    }
+
+    /// Rejects blocks of the filesystem itself in the map of a file.
+    pub(super) fn check_place(&self, inode: InodeNumber, blocks: BlockRun) -> Result<(), Error> {
+        match self.zone().overlap(blocks) {
+            None => Ok(()),
+            Some(area) => {
+                let (start, count) = (blocks.start(), blocks.count());
+                let problem = Problem::Overlap { start, count, area };
+                Err(Structure::BlockMap { inode }.corrupt(problem))
+            }
+        }
+    }
+
     /// Changes the map of a regular file with extents, and the times of its last change.
     fn change_map<T>(
         &self,
         number: InodeNumber,
+        change: impl FnMut(&mut Tree<'_, '_>) -> Result<T, Stop>,
+    ) -> Result<T, Error> {
+        self.change_map_as(number, How::default(), change)
+    }
+
+    fn change_map_as<T>(
+        &self,
+        number: InodeNumber,
+        how: How,
         mut change: impl FnMut(&mut Tree<'_, '_>) -> Result<T, Stop>,
     ) -> Result<T, Error> {
         let time = now();
         self.journal().change(self, |handle| {
             let mut inode = handle.inode(number)?;
             self.check_map(&inode)?;
+            let How { is_reserved, needs_flush } = how;
+            (handle.changes.is_reserved, handle.changes.needs_flush) = (is_reserved, needs_flush);
             handle.changes.owner = Some(number);
             let size = inode.size();
             let mut tree = Tree { handle, zone: self.zone(), inode: &mut inode, is_changed: false };

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::blocks::device::WriteRange;
 use crate::change::JournaledFilesystem;
 use crate::change::extents::{Extent, Found, Tree};
+use crate::change::space::How;
 use crate::error::Error;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::Inode;
@@ -32,9 +33,18 @@ impl JournaledFilesystem {
         data: &[u8],
     ) -> Result<Inode, Error> {
         let number = inode.into();
-        let _lock = self.lock(number);
         let end = pos.checked_add(as_u64(data.len()));
         self.check_end(number, end.ok_or(Error::FileTooLarge { inode: number })?)?;
+        self.under_cache(number, |cached| match cached {
+            None => self.write_locked(number, pos, data),
+            Some(cached) => {
+                cached.write_at(pos, data)?;
+                self.inode(number)
+            }
+        })
+    }
+
+    fn write_locked(&self, number: InodeNumber, pos: u64, data: &[u8]) -> Result<Inode, Error> {
         self.zero_tail(number, pos)?;
         let mut at = pos;
         for piece in data.chunks(PIECE) {
@@ -63,7 +73,7 @@ impl JournaledFilesystem {
             let offset = superblock.address(extent.blocks.start());
             self.journal().write_data(&[WriteRange { offset, bytes: &whole }])?;
         }
-        self.convert(number, blocks, end).map(drop)
+        self.convert(number, blocks, end, How::default()).map(drop)
     }
 
     /// Returns the contents of all blocks of an extent after a write of `data` to a range inside it.

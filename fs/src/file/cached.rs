@@ -5,24 +5,28 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
-use nvio_iomap::{CachedFile, PageCache, WeakCachedFile};
+use nvio_iomap::{CachedFile, Mapper, PageCache, WeakCachedFile};
 
 use crate::error::Error;
-use crate::file::open_inode::CachedData;
+use crate::file::open_inode::{CachedData, Change, OpenInode};
 use crate::file::writable::WritableFilesystem;
 use crate::file::writable_file::WritableFile;
 use crate::format::inode::Inode;
+use crate::number::as_u64;
 
 /// The cached data of an open inode, while it has a handle.
-struct Cached(WeakCachedFile<WritableFile>);
+struct Cached<M: Mapper>(WeakCachedFile<M>);
 
-impl fmt::Debug for Cached {
+impl<M: Mapper> fmt::Debug for Cached<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Cached(..)")
     }
 }
 
-impl CachedData for Cached {
+impl<M> CachedData for Cached<M>
+where
+    M: Mapper<OpenFile = OpenInode> + Send + 'static,
+{
     fn write_back(&self, range: Range<u64>, nowait: bool) -> Result<bool, Error> {
         self.0.upgrade().map_or(Ok(true), |file| file.write_back(range, nowait))
     }
@@ -31,8 +35,53 @@ impl CachedData for Cached {
         self.0.upgrade().is_none_or(|file| file.invalidate(range))
     }
 
+    fn size(&self) -> u64 {
+        self.0.upgrade().map_or(0, |file| file.size())
+    }
+
     fn is_open(&self) -> bool {
         !self.0.is_gone()
+    }
+
+    fn write_at(&self, pos: u64, data: &[u8]) -> Result<(), Error> {
+        let Some(mut file) = self.0.upgrade() else { return Ok(()) };
+        let mut done = 0;
+        while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+            let at = pos.saturating_add(as_u64(done));
+            done = done.saturating_add(file.write_at(at, rest)?);
+        }
+        file.write_back(pos..pos.saturating_add(as_u64(data.len())), false).map(drop)
+    }
+
+    fn truncate(&self, size: u64, change: Change<'_>) -> Result<(), Error> {
+        match self.0.upgrade() {
+            Some(mut file) => file.truncate(size, change),
+            None => change(),
+        }
+    }
+
+    fn zero_tail(&self, pos: u64) -> Result<(), Error> {
+        self.0.upgrade().map_or(Ok(()), |mut file| file.zero_tail(pos))
+    }
+
+    fn raise_size(&self, size: u64) {
+        if let Some(file) = self.0.upgrade() {
+            file.raise_size(size);
+        }
+    }
+
+    fn grow(&self, size: u64, change: Change<'_>) -> Result<(), Error> {
+        match self.0.upgrade() {
+            Some(mut file) => file.grow(size, change),
+            None => change(),
+        }
+    }
+
+    fn punch_hole(&self, range: Range<u64>, change: Change<'_>) -> Result<(), Error> {
+        match self.0.upgrade() {
+            Some(mut file) => file.punch_hole(range, change),
+            None => change(),
+        }
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -41,8 +90,35 @@ impl CachedData for Cached {
 }
 
 /// Returns another handle of cached data.
-fn handle(data: &dyn CachedData) -> Option<CachedFile<WritableFile>> {
-    data.as_any().downcast_ref::<Cached>()?.0.upgrade()
+fn handle<M: Mapper + 'static>(data: &dyn CachedData) -> Option<CachedFile<M>> {
+    data.as_any().downcast_ref::<Cached<M>>()?.0.upgrade()
+}
+
+/// Returns a handle of the cached data of `file`, which is opened in `cache` if it is not yet.
+pub(crate) fn open<M>(file: M, cache: &PageCache) -> Result<CachedFile<M>, Error>
+where
+    M: Mapper<OpenFile = OpenInode> + Send + 'static,
+{
+    let shared = file.open_file().clone();
+    let open = shared.state();
+    let found = open.cached_data();
+    if let Some(found) = found.and_then(|data| handle(&*data)) {
+        return match found.is_in(cache) {
+            true => Ok(found),
+            false => Err(Error::OtherCache { inode: open.number() }),
+        };
+    }
+    let new = CachedFile::new(cache, file);
+    let mut cached = open.cached.lock().unwrap_or_else(PoisonError::into_inner);
+    // Another thread may have opened it meanwhile. A handle that is dropped may write data back, so
+    // none is dropped under the lock.
+    if let Some(first) = cached.as_deref().and_then(handle) {
+        drop(cached);
+        return Ok(first);
+    }
+    *cached = Some(Arc::new(Cached(new.downgrade())));
+    open.set_cached(true);
+    Ok(new)
 }
 
 impl WritableFilesystem {
@@ -90,25 +166,6 @@ impl WritableFilesystem {
     ) -> Result<CachedFile<WritableFile>, Error> {
         let file = self.writable_file(inode)?;
         file.check_device(cache.device_size())?;
-        let shared = file.inode_shared().clone();
-        let open = shared.state();
-        let found = open.cached_data();
-        if let Some(found) = found.and_then(|data| handle(&*data)) {
-            return match found.is_in(cache) {
-                true => Ok(found),
-                false => Err(Error::OtherCache { inode: inode.number() }),
-            };
-        }
-        let new = CachedFile::new(cache, file);
-        let mut cached = open.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        // Another thread may have opened it meanwhile. A handle that is dropped may write data back, so
-        // none is dropped under the lock.
-        if let Some(first) = cached.as_deref().and_then(handle) {
-            drop(cached);
-            return Ok(first);
-        }
-        *cached = Some(Arc::new(Cached(new.downgrade())));
-        open.set_cached(true);
-        Ok(new)
+        open(file, cache)
     }
 }

@@ -10,7 +10,7 @@ pub(crate) mod write;
 
 use std::fmt;
 
-use nvio_iomap::{FileRef, Mapper, Mapping, MappingKind, Op, page_end};
+use nvio_iomap::{FileRef, Mapper, Mapping, MappingKind, Op, OpenFile, page_end};
 
 use crate::error::{Error, Unsupported};
 use crate::file::open_inode::{Handle, OpenInode, Plain};
@@ -170,6 +170,15 @@ impl File {
         &self.handle.inode
     }
 
+    /// Rejects a queue of another size than the filesystem's device, because the blocks of the file
+    /// are not on the queue's device.
+    pub(crate) fn check_device(&self, queue: u64) -> Result<(), Error> {
+        match self.fs.device_size() {
+            device if device == queue => Ok(()),
+            device => Err(Error::OtherDevice { queue, device }),
+        }
+    }
+
     /// Copies from a block that has newer contents in the journal.
     fn read_replaced(&self, mapping: &Mapping, pos: u64, out: &mut [u8]) -> Result<(), Error> {
         let no_data = || Error::NoInlineData { inode: self.inode.number() };
@@ -188,6 +197,12 @@ impl File {
     /// See the [example](Self#examples).
     pub fn extents(&self) -> Extents {
         Extents::new(&self.fs, &self.inode)
+    }
+
+    /// Reads the inode again if its map was changed. Returns true if it was.
+    #[inline]
+    pub(crate) fn renew(&mut self) -> Result<bool, Error> {
+        if self.handle.is_current() { Ok(false) } else { self.load().map(|()| true) }
     }
 
     /// Reads the inode again, if its size or its map was changed since it was read last, and forgets the
@@ -240,7 +255,7 @@ impl File {
         }
         let logical = self.fs.superblock().logical_at(pos);
         loop {
-            self.refresh()?;
+            self.renew()?;
             // The byte before `pos` is mapped, so the reader is sequential: read ahead the next
             // leaves.
             if pos.checked_sub(1).is_none_or(|before| self.cache.select(before)) {
@@ -304,7 +319,11 @@ impl Mapper for File {
 
     #[inline]
     fn refresh(&mut self) -> Result<bool, Error> {
-        if self.handle.is_current() { Ok(false) } else { self.load().map(|()| true) }
+        let open = self.handle.inode.state();
+        if open.is_cached() {
+            open.write_size_back()?;
+        }
+        self.renew()
     }
 
     fn read_inline(&mut self, mapping: &Mapping, pos: u64, out: &mut [u8]) -> Result<(), Error> {

@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use nvio_iomap::{FileRef, OpenFile, Report, WeakFileRef};
+use nvio_iomap::{EndIo, FileRef, OpenFile, Report, WeakFileRef};
 
+use crate::change::delayed::{Delayed, Reserved};
 use crate::error::Error;
+use crate::format::superblock::Superblock;
 use crate::number::InodeNumber;
 
 /// The state that all handles and requests of an open file share; see [`OpenFile`]. It exists once
@@ -30,6 +32,11 @@ pub struct OpenInode {
     /// Size in bytes after the last change.
     size: AtomicU64,
     maps: Mutex<Maps>,
+    /// Blocks of cached data that the filesystem has promised.
+    pub(crate) delayed: Mutex<Delayed>,
+    /// Time of the last write to cached data that no change of the inode has recorded, in nanoseconds; 0
+    /// if there is none.
+    pub(crate) modified: AtomicU64,
     /// The file's cached data, while it may have some.
     pub(crate) cached: Mutex<Option<Arc<dyn CachedData>>>,
 }
@@ -52,10 +59,43 @@ pub(crate) trait CachedData: fmt::Debug + Send + Sync {
     /// Writes back and drops cached data of a range. Returns false if some of it stays.
     fn invalidate(&self, range: Range<u64>) -> bool;
 
+    /// Returns the size of the file in bytes, with the data that is only in the cache.
+    fn size(&self) -> u64;
+
     /// Returns true if the file has a handle.
     fn is_open(&self) -> bool;
 
+    /// Writes to the file through the cache, up to the device.
+    fn write_at(&self, pos: u64, data: &[u8]) -> Result<(), Error>;
+
+    /// Sets the size of the cached file, and then calls `change`.
+    fn truncate(&self, size: u64, change: Change<'_>) -> Result<(), Error>;
+
+    /// Zeroes the rest of the last block up to `pos`, durably.
+    fn zero_tail(&self, pos: u64) -> Result<(), Error>;
+
+    /// Notes that a direct write has extended the file.
+    fn raise_size(&self, size: u64);
+
+    /// Calls `change`, and then the file ends at `size` at least.
+    fn grow(&self, size: u64, change: Change<'_>) -> Result<(), Error>;
+
+    /// Zeroes a range of the cached file, and calls `change` while none of its whole blocks is cached.
+    fn punch_hole(&self, range: Range<u64>, change: Change<'_>) -> Result<(), Error>;
+
     fn as_any(&self) -> &dyn Any;
+}
+
+/// A change of the blocks of a file under its cached data.
+pub(crate) type Change<'a> = &'a mut dyn FnMut() -> Result<(), Error>;
+
+/// The filesystem that changes the blocks of an open file.
+pub(crate) trait Changer: fmt::Debug + Send + Sync {
+    /// Makes data that was written reachable: converts its blocks, and increases the size of the file.
+    fn end_write(&self, open: &OpenInode, end: &EndIo) -> Result<(), Error>;
+
+    /// Makes the changes of the inode durable, as [`OpenFile::sync`] does.
+    fn sync(&self, open: &OpenInode, data: bool, flush: bool) -> Result<bool, Error>;
 }
 
 /// The answers of an inode without cached data to [`Mapper::is_plain`](nvio_iomap::Mapper::is_plain)
@@ -69,6 +109,7 @@ pub(crate) struct Plain {
 
 impl OpenInode {
     fn new(all: Arc<OpenInodes>, number: InodeNumber) -> Self {
+        let delayed = Delayed::new(all.reserved.clone());
         Self {
             all,
             number,
@@ -79,6 +120,8 @@ impl OpenInode {
             map_number: AtomicU64::new(0),
             size: AtomicU64::new(0),
             maps: Mutex::default(),
+            delayed: Mutex::new(delayed),
+            modified: AtomicU64::new(0),
             cached: Mutex::default(),
         }
     }
@@ -120,6 +163,18 @@ impl OpenInode {
             self.set_cached(false);
         }
         cached.clone()
+    }
+
+    /// Writes cached data after the end of the file on the device there, so that direct I/O finds the
+    /// size.
+    #[cold]
+    pub(crate) fn write_size_back(&self) -> Result<(), Error> {
+        let Some(file) = self.cached_data() else { return Ok(()) };
+        let size = self.size();
+        if file.size() > size {
+            file.write_back(size..u64::MAX, false)?;
+        }
+        Ok(())
     }
 
     /// Sends direct reads by the path that asks for cached data, or no longer.
@@ -237,6 +292,17 @@ impl OpenFile for OpenInode {
         self.is_cached.load(Ordering::Relaxed)
     }
 
+    fn end_io(&self, end: &EndIo) -> Result<(), Error> {
+        match self.all.changer() {
+            Some(changer) if end.write => changer.end_write(self, end),
+            _ => Ok(()),
+        }
+    }
+
+    fn sync(&self, data: bool, flush: bool) -> Result<bool, Error> {
+        self.all.changer().map_or(Ok(flush), |changer| changer.sync(self, data, flush))
+    }
+
     fn written_past(&self) -> Option<u64> {
         let closed = self.all.written_past.load(Ordering::Acquire);
         Some(self.written_past.load(Ordering::Acquire).saturating_add(closed))
@@ -270,6 +336,9 @@ pub(crate) struct OpenInodes {
     io_errors: AtomicU64,
     /// Sum of `written_past` of the inodes that are no longer open.
     written_past: AtomicU64,
+    /// The filesystem that is open for changes, if it is.
+    changer: OnceLock<Weak<dyn Changer>>,
+    pub(crate) reserved: Reserved,
 }
 
 impl OpenInodes {
@@ -282,6 +351,31 @@ impl OpenInodes {
             known.unwrap_or_else(|| FileRef::new(OpenInode::new(Arc::clone(self), number)));
         open.insert(number, shared.downgrade());
         shared
+    }
+
+    pub(crate) fn set_changer(&self, changer: Weak<dyn Changer>) {
+        // The first one stays.
+        let _ = self.changer.set(changer);
+    }
+
+    fn changer(&self) -> Option<Arc<dyn Changer>> {
+        self.changer.get()?.upgrade()
+    }
+
+    /// Returns the cached data of inode `number`, if it has any.
+    pub(crate) fn cached_data(&self, number: InodeNumber) -> Option<Arc<dyn CachedData>> {
+        let inode = self.lock().get(&number).and_then(WeakFileRef::upgrade);
+        inode.and_then(|inode| inode.state().cached_data())
+    }
+
+    /// Gives back what is reserved for the whole blocks in a range of bytes of inode `number`.
+    pub(crate) fn release(&self, superblock: &Superblock, number: InodeNumber, bytes: Range<u64>) {
+        let inode = self.lock().get(&number).and_then(WeakFileRef::upgrade);
+        let Some(inode) = inode else { return };
+        let first = bytes.start.div_ceil(superblock.block_size().into());
+        let blocks = first..superblock.whole_blocks(bytes.end);
+        let delayed = &inode.state().delayed;
+        delayed.lock().unwrap_or_else(PoisonError::into_inner).release(superblock, blocks);
     }
 
     /// Notes that the size or the map of inode `number` was changed, if it is open.

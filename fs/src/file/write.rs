@@ -270,15 +270,6 @@ impl WritableFile {
             Err(error) => Err(Rejected { error, payload: memory }),
         }
     }
-
-    /// Rejects a queue of another size than the filesystem's device, because the blocks of the file
-    /// are not on the queue's device.
-    pub(crate) fn check_device(&self, queue: u64) -> Result<(), Error> {
-        match self.filesystem().device_size() {
-            device if device == queue => Ok(()),
-            device => Err(Error::OtherDevice { queue, device }),
-        }
-    }
 }
 
 /// `length` bytes of a source, from byte `at` on.

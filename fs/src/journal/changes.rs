@@ -19,6 +19,10 @@ pub(crate) struct Changes {
     pub needs_flush: bool,
     /// Group descriptors that were changed.
     pub groups: Vec<(u32, GroupDescriptor)>,
+    /// The change may use blocks that are reserved.
+    pub is_reserved: bool,
+    /// Number of blocks that were allocated.
+    pub allocated: u64,
     /// Blocks that were freed.
     pub freed: Vec<BlockRun>,
     /// The inode that they belonged to.

@@ -93,6 +93,13 @@ impl<'a> Handle<'a> {
         self.state.excluded.overlaps(run).chain(here).collect()
     }
 
+    /// Returns the number of blocks that this change can allocate.
+    pub(crate) fn available(&self) -> u64 {
+        let reserved = if self.changes.is_reserved { self.state.reserved.blocks() } else { 0 };
+        let available = self.state.available().saturating_add(reserved);
+        available.saturating_sub(self.changes.allocated)
+    }
+
     /// Replaces the descriptor of a block group.
     pub(crate) fn set_group(
         &mut self,

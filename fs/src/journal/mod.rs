@@ -21,11 +21,13 @@ pub(crate) mod state;
 pub(crate) mod transaction;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::blocks::block_cache::Block;
 use crate::blocks::device::WriteRange;
 use crate::blocks::newer::Newer;
+use crate::change::delayed::{Delayed, Reserved};
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::journal::changes::Changes;
@@ -53,10 +55,11 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Creates the journal of an empty log whose first transaction will be `tid`.
-    pub(crate) fn new(sink: Sink, log: Log, tid: u32) -> Self {
+    /// Creates the journal of an empty log whose first transaction will be `tid`, for a filesystem with
+    /// `free` blocks.
+    pub(crate) fn new(sink: Sink, log: Log, tid: u32, free: u64, reserved: Reserved) -> Self {
         let limit = usize::try_from(log.length() >> 2).unwrap_or(usize::MAX);
-        let (state, log) = (Mutex::new(State::new(tid)), LogLock::new(log));
+        let (state, log) = (Mutex::new(State::new(tid, free, reserved)), LogLock::new(log));
         Self { sink, state, log, limit }
     }
 
@@ -100,12 +103,12 @@ impl Journal {
     #[cold]
     fn make_space(&self, fs: &Filesystem) -> Result<bool, Error> {
         let mut state = self.lock();
-        let before = state.excluded.len();
+        let before = state.excluded.blocks();
         state.release(|inode| fs.open_inodes().is_busy(inode));
         let frees = |transaction: &Transaction| !transaction.freed.is_empty();
         let are_left = frees(&state.running) || state.committing.as_deref().is_some_and(frees);
         if !are_left {
-            return Ok(state.excluded.len() < before);
+            return Ok(state.excluded.blocks() < before);
         }
         drop(state);
         self.sync(fs)?;
@@ -156,6 +159,31 @@ impl Journal {
         mut apply: impl FnMut(&mut Handle<'_>) -> Result<T, Stop>,
     ) -> Result<T, Error> {
         self.attempt(fs, |handle| Ok((apply(handle)?, Changes::default())))
+    }
+
+    /// Reserves blocks for a range of blocks of a file with data in the cache; `hole` if they are to be
+    /// allocated.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::JournalAborted`].
+    pub(crate) fn reserve(
+        &self,
+        fs: &Filesystem,
+        delayed: &Mutex<Delayed>,
+        range: Range<u64>,
+        hole: bool,
+    ) -> Result<(), Error> {
+        let reserve = || {
+            let state = self.lock();
+            state.check()?;
+            let mut delayed = delayed.lock().unwrap_or_else(PoisonError::into_inner);
+            let available = state.available();
+            Ok::<_, Error>(delayed.reserve(fs.superblock(), range.clone(), hole, available))
+        };
+        match reserve()? || self.make_space(fs)? && reserve()? {
+            true => Ok(()),
+            false => Err(Error::NoSpace),
+        }
     }
 
     /// Commits the running transaction if it has become too large for more changes.

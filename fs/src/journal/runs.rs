@@ -9,24 +9,28 @@ use crate::number::{BlockRun, PhysicalBlock};
 pub(crate) struct RunSet {
     /// The end of each run, by its start. Runs do not overlap.
     runs: BTreeMap<PhysicalBlock, PhysicalBlock>,
+    blocks: u64,
 }
 
 impl RunSet {
-    /// Returns the number of runs.
-    pub(crate) fn len(&self) -> usize {
-        self.runs.len()
+    /// Returns the number of blocks.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.blocks
     }
 
     /// Adds a run, none of whose blocks is in the set.
     pub(crate) fn insert(&mut self, run: BlockRun) {
         if run.count() > 0 {
             self.runs.insert(run.start(), run.end());
+            self.blocks = self.blocks.saturating_add(run.count());
         }
     }
 
     /// Removes a run that was inserted.
     pub(crate) fn remove(&mut self, run: BlockRun) {
-        self.runs.remove(&run.start());
+        if self.runs.remove(&run.start()).is_some() {
+            self.blocks = self.blocks.saturating_sub(run.count());
+        }
     }
 
     /// Returns the parts of `run` that are in the set.

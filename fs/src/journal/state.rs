@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::blocks::block_cache::Block;
+use crate::change::delayed::Reserved;
 use crate::error::Error;
 use crate::journal::changes::Changes;
 use crate::journal::runs::RunSet;
@@ -22,6 +23,10 @@ pub(crate) struct State {
     pub committed_tid: u32,
     /// Blocks that were freed by transactions that are not durable, and those in `held`.
     pub excluded: RunSet,
+    /// Number of free blocks, with the excluded ones.
+    pub free: u64,
+    /// Number of free blocks that are promised to data in the cache.
+    pub reserved: Reserved,
     /// Blocks that were freed by durable transactions while requests of their inode were in flight.
     pub held: Vec<(BlockRun, InodeNumber)>,
     /// A write to the log failed, so that nothing can be changed any more.
@@ -34,14 +39,17 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Creates the state of an empty log, whose first transaction will be `tid`.
-    pub(crate) fn new(tid: u32) -> Self {
+    /// Creates the state of an empty log, whose first transaction will be `tid`, of a filesystem with
+    /// `free` blocks.
+    pub(crate) fn new(tid: u32, free: u64, reserved: Reserved) -> Self {
         Self {
             running: Transaction::new(tid),
             committing: None,
             committed: HashMap::new(),
             committed_tid: tid.wrapping_sub(1),
             excluded: RunSet::default(),
+            free,
+            reserved,
             held: Vec::new(),
             is_aborted: false,
             version: 0,
@@ -54,6 +62,12 @@ impl State {
         let committing = || self.committing.as_ref()?.images.get(&number);
         let image = self.running.images.get(&number).or_else(committing);
         image.or_else(|| self.committed.get(&number)).cloned()
+    }
+
+    /// Returns the number of blocks that can be allocated, without those that are reserved.
+    pub(crate) fn available(&self) -> u64 {
+        let free = self.free.saturating_sub(self.excluded.blocks());
+        free.saturating_sub(self.reserved.blocks())
     }
 
     /// Returns an error if nothing can be changed.
@@ -72,7 +86,9 @@ impl State {
         for &number in &changes.revoked {
             self.running.revoke(number);
         }
+        self.free = self.free.saturating_sub(changes.allocated);
         for &run in &changes.freed {
+            self.free = self.free.saturating_add(run.count());
             self.excluded.insert(run);
             self.running.freed.push((run, changes.owner));
         }

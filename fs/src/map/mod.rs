@@ -10,6 +10,7 @@ pub(crate) mod extents;
 pub(crate) mod indirect;
 pub(crate) mod inline;
 pub(crate) mod leaves;
+pub(crate) mod ranges;
 pub(crate) mod run;
 pub(crate) mod unmapped;
 

@@ -1,6 +1,6 @@
 //! Files that are open while their blocks are changed.
 
-use nvio_ext4::BlockSource;
+use nvio_ext4::{BlockDevice, BlockSource, WriteRange};
 use nvio_iomap::{FileQueue, ImageQueue};
 
 use super::recorder::Recorder;
@@ -17,7 +17,18 @@ impl nvio_iomap::Image for Disk {
     fn read_at(&self, addr: u64, buf: &mut [u8]) -> std::io::Result<()> {
         self.0.read(addr, buf).map_err(std::io::Error::other)
     }
+
+    fn write_at(&mut self, addr: u64, data: &[u8]) -> std::io::Result<()> {
+        let range = WriteRange { offset: addr, bytes: data };
+        self.0.write_many(&[range], false).map_err(std::io::Error::other)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        BlockDevice::flush(&self.0).map_err(std::io::Error::other)
+    }
 }
+
+impl nvio_iomap::WritableImage for Disk {}
 
 #[test]
 fn handles_see_each_change_of_the_map() {

@@ -243,6 +243,46 @@ impl<M: Mapper> CachedFile<M> {
         change()
     }
 
+    /// Zeroes what is after the end of the file in its last block, up to `pos`, and makes that durable: the
+    /// filesystem is about to extend the file past `pos` by a direct write.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    pub fn zero_tail(&mut self, pos: u64) -> Result<(), ErrorOf<M>> {
+        let _inode = self.cache.inode.lock();
+        block_on(self.cache.zero_tail(pos, InodeLock::Caller))
+    }
+
+    /// Notes that a direct write has extended the file to `size`.
+    ///
+    /// See the [example](Self#examples).
+    pub fn raise_size(&self, size: u64) {
+        self.cache.state.raise_size(size);
+    }
+
+    /// Calls `change`, in which the filesystem increases the size of the file to `size`, unless the cached
+    /// file is longer. Nobody else writes to the cached file meanwhile. What was after the end in its
+    /// last block is zeroed before.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at), and the error of `change`: the size is the old one then.
+    pub fn grow(
+        &mut self,
+        size: u64,
+        change: impl FnOnce() -> Result<(), ErrorOf<M>>,
+    ) -> Result<(), ErrorOf<M>> {
+        let _inode = self.cache.inode.lock();
+        let _resizing = self.cache.state.resizing();
+        block_on(self.cache.zero_tail(size, InodeLock::Caller))?;
+        change()?;
+        self.cache.state.raise_size(size);
+        Ok(())
+    }
+
     /// Zeroes the bytes of `range`, and then calls `change`, in which the filesystem frees the blocks that
     /// are inside of it as a whole, or replaces them. Nobody else writes to the cached file meanwhile,
     /// and nothing of these blocks is in flight when `change` is called, nor cached afterwards.

@@ -20,6 +20,8 @@ impl<M: Mapper> FileCache<M> {
         // The filesystem has to know the end of each write.
         self.wait_for_writes().await?;
         self.zero_range(size..end.min(old)).await?;
+        // Before the file can grow again.
+        self.write_range(size..end.min(old), true).await?;
         self.state.set_size(size);
         self.state.mappings_changed();
         // A write that began with the old size would move the end on the device there. Its error is

@@ -94,6 +94,9 @@ impl<M: Mapper> FileCache<M> {
     pub(super) async fn zero_tail(&self, pos: u64, lock: InodeLock) -> Result<(), ErrorOf<M>> {
         let size = self.state.size();
         let end = round_up(size, self.block).min(pos);
+        if end <= size {
+            return Ok(());
+        }
         let (mut at, op) = (size, Op::WRITE.union(Op::ZERO));
         while at < end {
             let zero_past_end = |out: &mut [u8]| {
@@ -105,7 +108,8 @@ impl<M: Mapper> FileCache<M> {
             };
             at += self.write_chunk(at, end - at, op, lock, &mut None, zero_past_end).await? as u64;
         }
-        Ok(())
+        // Before the filesystem can make the new size durable.
+        self.write_range(size..end, true).await
     }
 
     /// Zeroes bytes of the file. Holes and unwritten blocks that are not cached stay as they are, and
@@ -267,7 +271,11 @@ impl<M: Mapper> FileCache<M> {
 
     /// Begins to write the dirty blocks of a range, rounded to blocks, and no others. If `durable`,
     /// waits until they are durable.
-    async fn write_range(&self, range: Range<u64>, durable: bool) -> Result<(), ErrorOf<M>> {
+    pub(super) async fn write_range(
+        &self,
+        range: Range<u64>,
+        durable: bool,
+    ) -> Result<(), ErrorOf<M>> {
         let before = self.state.errors().count;
         self.write_back(range, durable).await?;
         if !durable {

@@ -1,0 +1,397 @@
+//! Open files that grow: buffered writes reserve blocks, writeback allocates them, and the end of the
+//! I/O makes the data reachable.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nvio_iomap::{
+    CachedFile, EndIo, FileRef, Mapper, Mapping, MappingFlags, MappingKind, Op, PageCache,
+};
+
+use crate::change::delayed::Delayed;
+use crate::change::space::How;
+use crate::change::time::now;
+use crate::change::{Inner, JournaledFilesystem};
+use crate::error::Error;
+use crate::file::open_inode::{Changer, OpenInode};
+use crate::file::{File, cached};
+use crate::format::inode::Inode;
+use crate::format::time::Timestamp;
+use crate::number::InodeNumber;
+
+/// An open [`File`] of a [`JournaledFilesystem`], which grows when it is written after its end, and gets
+/// blocks where it has none. Opened by [`JournaledFilesystem::open_file`], for direct I/O, or
+/// by [`JournaledFilesystem::cached_file`].
+///
+/// Data is durable after a sync; a write to new blocks is there as a whole, or not at all, block by block,
+/// after a loss of power.
+///
+/// See the [example](JournaledFilesystem#open-files).
+pub struct JournaledFile {
+    file: File,
+    fs: JournaledFilesystem,
+    /// Blocks that the last [`begin`](Mapper::begin) reserved.
+    new: Range<u64>,
+    /// End of the last mapping of a request.
+    continues: Option<u64>,
+}
+
+impl fmt::Debug for JournaledFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JournaledFile").field("inode", self.file.inode()).finish_non_exhaustive()
+    }
+}
+
+impl Deref for JournaledFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+impl DerefMut for JournaledFile {
+    fn deref_mut(&mut self) -> &mut File {
+        &mut self.file
+    }
+}
+
+impl Drop for JournaledFile {
+    fn drop(&mut self) {
+        let open = self.file.open_inode();
+        if let Err(error) = self.fs.record_times(open) {
+            log::warn!("inode {}: the time of the last write is lost: {error}", open.number());
+        }
+    }
+}
+
+impl JournaledFilesystem {
+    /// Opens the regular file `inode` for direct reads and writes through a
+    /// [`FileQueue`](crate::FileQueue).
+    ///
+    /// See the [example](Self#open-files).
+    ///
+    /// # Errors
+    /// As [`Filesystem::file`](crate::Filesystem::file), and those of [`allocate`](Self::allocate) that
+    /// depend on the inode.
+    pub fn open_file(&self, inode: &Inode) -> Result<JournaledFile, Error> {
+        let file = self.file(inode)?;
+        self.check_map(file.inode())?;
+        Ok(JournaledFile { file, fs: self.clone(), new: 0..0, continues: None })
+    }
+
+    /// Opens the regular file `inode` for buffered I/O in `cache`, whose queue is on the filesystem's
+    /// device. Handles of one file share its cached data.
+    ///
+    /// A write reserves blocks, so that the data can be written back later. The calls of this
+    /// filesystem by inode number respect cached data.
+    ///
+    /// See the [example](Self#open-files).
+    ///
+    /// # Errors
+    /// As [`open_file`](Self::open_file); [`Error::OtherCache`] if the file is open in another cache.
+    pub fn cached_file(
+        &self,
+        inode: &Inode,
+        cache: &PageCache,
+    ) -> Result<CachedFile<JournaledFile>, Error> {
+        // Changes by inode number, which have the lock, do not see a cache that is opened meanwhile.
+        let _lock = self.lock(inode.number());
+        let file = self.open_file(inode)?;
+        file.check_device(cache.device_size())?;
+        cached::open(file, cache)
+    }
+
+    /// Returns the blocks that have bytes of a range of a file.
+    fn blocks_of(&self, pos: u64, length: u64) -> Range<u64> {
+        let end = pos.saturating_add(length).div_ceil(self.superblock().block_size().into());
+        pos.wrapping_shr(self.superblock().geometry.block_bits)..end
+    }
+
+    /// Records the time of the last write to cached data in the inode.
+    fn record_times(&self, open: &OpenInode) -> Result<(), Error> {
+        let nanoseconds = open.modified.swap(0, Ordering::AcqRel);
+        if nanoseconds == 0 {
+            return Ok(());
+        }
+        let (seconds, rest) = (nanoseconds.div_euclid(SECOND), nanoseconds.rem_euclid(SECOND));
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        let nanoseconds = u32::try_from(rest).unwrap_or(0);
+        self.set_modified(open.number(), Timestamp { seconds, nanoseconds })
+    }
+}
+
+/// [`EndIo::private`] of writes from the cache.
+const CACHED: u64 = 1;
+
+const SECOND: u64 = 1_000_000_000;
+
+impl Changer for Inner {
+    fn end_write(&self, open: &OpenInode, end: &EndIo) -> Result<(), Error> {
+        let fs = self.handle()?;
+        let last = end.pos.saturating_add(end.bytes);
+        let blocks = fs.blocks_of(end.pos, end.bytes);
+        if end.failed || end.bytes == 0 {
+            // The blocks stay unwritten. Cached data is dirty again.
+            if end.private != CACHED {
+                lock(&open.delayed).release(fs.superblock(), blocks);
+            }
+            return Ok(());
+        }
+        let how = How { is_reserved: true, needs_flush: !end.durable };
+        fs.convert(open.number(), blocks.clone(), last, how)?;
+        if end.private != CACHED
+            && let Some(cached) = open.cached_data()
+        {
+            cached.raise_size(last);
+        }
+        open.modified.store(0, Ordering::Release);
+        lock(&open.delayed).release(fs.superblock(), blocks);
+        Ok(())
+    }
+
+    fn sync(&self, open: &OpenInode, data: bool, flush: bool) -> Result<bool, Error> {
+        let fs = self.handle()?;
+        if !data {
+            fs.record_times(open)?;
+        }
+        fs.journal().sync_inode(&fs, open.number(), data, flush)
+    }
+}
+
+fn lock(delayed: &Mutex<Delayed>) -> MutexGuard<'_, Delayed> {
+    delayed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl JournaledFile {
+    /// Returns the filesystem of the file.
+    pub(super) fn journaled(&self) -> &JournaledFilesystem {
+        &self.fs
+    }
+
+    fn number(&self) -> InodeNumber {
+        self.file.inode().number()
+    }
+
+    fn delayed(&self) -> MutexGuard<'_, Delayed> {
+        lock(&self.file.open_inode().delayed)
+    }
+
+    fn blocks(&self, pos: u64, length: u64) -> Range<u64> {
+        self.fs.blocks_of(pos, length)
+    }
+
+    /// Returns a mapping of blocks without a place.
+    fn without_place(&self, kind: MappingKind, blocks: Range<u64>) -> Mapping {
+        let superblock = self.fs.superblock();
+        let length = superblock.bytes(blocks.end.saturating_sub(blocks.start));
+        Mapping { kind, ..Mapping::hole(superblock.bytes(blocks.start), length) }
+    }
+
+    /// Returns the part of a mapping up to the end of `blocks`.
+    fn until(&self, mapping: Mapping, blocks: &Range<u64>) -> Mapping {
+        let end = self.fs.superblock().bytes(blocks.end);
+        let length = mapping.length.min(end.saturating_sub(mapping.offset));
+        Mapping { length, ..mapping }
+    }
+
+    fn reserve(&self, blocks: Range<u64>, hole: bool) -> Result<(), Error> {
+        let delayed = &self.file.open_inode().delayed;
+        self.fs.journal().reserve(&self.fs, delayed, blocks, hole)
+    }
+
+    /// Maps a range for a write to the cache: blocks are reserved where there are none.
+    fn begin_buffered(&mut self, pos: u64, length: u64) -> Result<Mapping, Error> {
+        let blocks = self.blocks(pos, length);
+        if let Some(hole) = self.delayed().hole_at(blocks.start) {
+            return Ok(self.without_place(MappingKind::Delalloc, hole));
+        }
+        let mapping = self.file.begin(pos, length, Op::empty())?;
+        match mapping.kind {
+            MappingKind::Unwritten => {
+                let mapping = self.until(mapping, &blocks);
+                // Blocks for the nodes of the tree, if the conversion divides the extent.
+                self.reserve(self.blocks(pos, mapping.end().saturating_sub(pos)), false)?;
+                Ok(mapping)
+            }
+            MappingKind::Hole => {
+                let end = self.blocks(pos, mapping.end().saturating_sub(pos)).end;
+                let hole = blocks.start..blocks.end.min(end);
+                let next = self.delayed().next_hole(hole.clone());
+                let hole = hole.start..next.unwrap_or(hole.end);
+                self.reserve(hole.clone(), true)?;
+                self.new = hole.clone();
+                Ok(self.without_place(MappingKind::Delalloc, hole))
+            }
+            _ => Ok(mapping),
+        }
+    }
+
+    /// Maps a range for a write to the device: blocks are allocated where there are none.
+    fn begin_placed(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, Error> {
+        let blocks = self.blocks(pos, length);
+        self.file.renew()?;
+        let mapping = self.file.begin(pos, length, Op::empty())?;
+        let is_promised = op.contains(Op::WRITEBACK);
+        match mapping.kind {
+            MappingKind::Unwritten => {
+                let mapping = self.until(mapping, &blocks);
+                let part = self.blocks(pos, mapping.end().saturating_sub(pos));
+                if !is_promised {
+                    self.reserve(part.clone(), false)?;
+                }
+                self.delayed().allocated(self.fs.superblock(), part);
+                Ok(mapping)
+            }
+            MappingKind::Hole => self.allocate(pos, length, is_promised),
+            _ => Ok(mapping),
+        }
+    }
+
+    /// Allocates blocks for a hole: for all that is reserved there, because it is dirty and will be
+    /// written, too.
+    fn allocate(&mut self, pos: u64, length: u64, is_promised: bool) -> Result<Mapping, Error> {
+        let mut blocks = self.blocks(pos, length);
+        if let Some(hole) = self.delayed().hole_at(blocks.start) {
+            blocks.end = blocks.end.max(hole.end);
+        } else if !is_promised {
+            self.reserve(blocks.clone(), false)?;
+        }
+        let how = How { is_reserved: is_promised, needs_flush: false };
+        let end = self.fs.fill_hole(self.number(), blocks.clone(), how)?;
+        let allocated = blocks.start..end.min(blocks.end);
+        self.delayed().allocated(self.fs.superblock(), allocated.clone());
+        if !is_promised {
+            // Only the blocks of this write will be converted.
+            self.delayed().release(self.fs.superblock(), allocated.end..blocks.end);
+        }
+        self.file.renew()?;
+        let mapping = self.file.begin(pos, length, Op::empty())?;
+        let mapping = self.until(mapping, &allocated);
+        Ok(Mapping { flags: mapping.flags.union(MappingFlags::NEW), ..mapping })
+    }
+
+    /// Zeroes the rest of the last block on the device, before a direct write after the end of the file.
+    fn prepare_direct(&mut self, pos: u64) -> Result<(), Error> {
+        self.file.renew()?;
+        match self.file.open_inode().cached_data() {
+            // The request itself has written the last block.
+            _ if self.continues == Some(pos) => Ok(()),
+            _ if pos <= self.file.size() => Ok(()),
+            Some(cached) => cached.zero_tail(pos),
+            None => self.fs.zero_tail(self.number(), pos),
+        }
+    }
+}
+
+/// Reads are mapped like those of a [`File`]. A write to the cache reserves blocks, any other write
+/// allocates them.
+impl Mapper for JournaledFile {
+    type OpenFile = OpenInode;
+
+    #[inline]
+    fn open_file(&self) -> &FileRef<OpenInode> {
+        self.file.inode_shared()
+    }
+
+    #[inline]
+    fn size(&self) -> u64 {
+        self.file.open_inode().size()
+    }
+
+    #[inline]
+    fn page_end(&self, state: &OpenInode) -> u64 {
+        self.file.page_end(state)
+    }
+
+    #[inline]
+    fn block_size(&self) -> u32 {
+        self.file.block_size()
+    }
+
+    #[inline]
+    fn is_plain(&self, state: &OpenInode) -> bool {
+        self.file.is_plain(state)
+    }
+
+    #[inline]
+    fn refresh(&mut self) -> Result<bool, Error> {
+        self.continues = None;
+        self.file.refresh()
+    }
+
+    /// # Errors
+    /// As [`File`]. For writes also [`Error::NoSpace`], [`Error::FileTooLarge`], and those of a change of
+    /// metadata.
+    #[inline]
+    fn begin(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, Error> {
+        if op.contains(Op::DIRECT) && !op.contains(Op::WRITE) {
+            return self.file.begin(pos, length, op);
+        }
+        self.begin_other(pos, length, op)
+    }
+
+    #[inline]
+    fn end(&mut self, _: &Mapping, pos: u64, _: u64, processed: u64, _: Op) -> Result<(), Error> {
+        self.continues = Some(pos.saturating_add(processed));
+        if !self.new.is_empty() {
+            let new = std::mem::take(&mut self.new);
+            let used = self.blocks(pos, processed).end;
+            let unused = new.start.max(if processed > 0 { used } else { 0 })..new.end;
+            self.delayed().release(self.fs.superblock(), unused);
+        }
+        Ok(())
+    }
+
+    fn private(&self) -> u64 {
+        CACHED
+    }
+
+    fn read_inline(&mut self, mapping: &Mapping, pos: u64, out: &mut [u8]) -> Result<(), Error> {
+        self.file.read_inline(mapping, pos, out)
+    }
+}
+
+impl JournaledFile {
+    /// Maps a range for buffered I/O or for a write.
+    fn begin_other(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, Error> {
+        if !op.contains(Op::WRITE) {
+            // Requests of the cache do not ask for a new map.
+            self.file.renew()?;
+            return self.file.begin(pos, length, op.difference(Op::ZERO));
+        }
+        let number = self.number();
+        let end = pos.checked_add(length).ok_or(Error::FileTooLarge { inode: number })?;
+        self.fs.check_end(number, end)?;
+        let device = Op::DIRECT.union(Op::WRITEBACK).union(Op::WRITETHROUGH);
+        if op.contains(Op::DIRECT) {
+            self.prepare_direct(pos)?;
+        }
+        let mapping = match op.intersects(device) {
+            true => self.begin_placed(pos, length, op)?,
+            false => {
+                self.file.renew()?;
+                self.begin_buffered(pos, length)?
+            }
+        };
+        if mapping.kind == MappingKind::Mapped {
+            self.check_place(&mapping)?;
+        }
+        if !op.contains(Op::WRITEBACK) {
+            let Timestamp { seconds, nanoseconds } = now();
+            let seconds = u64::try_from(seconds).unwrap_or(0);
+            let time = seconds.saturating_mul(SECOND).saturating_add(nanoseconds.into());
+            self.file.open_inode().modified.store(time, Ordering::Release);
+        }
+        Ok(mapping)
+    }
+
+    /// Rejects a mapping to blocks of the filesystem itself.
+    fn check_place(&self, mapping: &Mapping) -> Result<(), Error> {
+        let superblock = self.fs.superblock();
+        let blocks = superblock.blocks_at(mapping.addr, mapping.length);
+        self.fs.check_place(self.number(), blocks)
+    }
+}

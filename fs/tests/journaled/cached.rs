@@ -1,0 +1,215 @@
+//! Files that grow through the page cache, beside direct writes and changes by inode number.
+
+use std::fs;
+
+use nvio_ext4::{Error, JournaledFile, JournaledFilesystem};
+use nvio_iomap::{CachedFile, FileQueue, ImageQueue, PageCache, Tag};
+use nvio_testkit::random::Rng;
+
+use super::open_files::Disk;
+use super::recorder::Recorder;
+use super::{check, file, image, open};
+use crate::common::compare::compare;
+use crate::common::{self, Mount};
+
+const FILES: usize = 4;
+
+type Queue =
+    nvio_iomap::FileQueue<ImageQueue<Disk, Tag<nvio_ext4::OpenInode>>, nvio_ext4::OpenInode>;
+
+/// A filesystem with open files, and a model of their contents.
+struct World {
+    fs: JournaledFilesystem,
+    cache: PageCache,
+    queue: Queue,
+    cached: Vec<Option<CachedFile<JournaledFile>>>,
+    models: Vec<Vec<u8>>,
+}
+
+impl World {
+    fn open(device: &Recorder, limit: usize, models: Vec<Vec<u8>>) -> Self {
+        let image = || ImageQueue::new(Disk(device.clone()), 32).unwrap();
+        let cache = PageCache::new(ImageQueue::new(Disk(device.clone()), 32).unwrap(), limit);
+        let queue = FileQueue::new(image());
+        let cached = (0..FILES).map(|_| None).collect();
+        Self { fs: open(device), cache, queue, cached, models }
+    }
+
+    fn cached(&mut self, at: usize) -> &mut CachedFile<JournaledFile> {
+        let inode = file(&self.fs, at);
+        let cached = &mut self.cached[at];
+        cached.get_or_insert_with(|| self.fs.cached_file(&inode, &self.cache).unwrap())
+    }
+
+    fn direct(&self, at: usize) -> JournaledFile {
+        self.fs.open_file(&file(&self.fs, at)).unwrap()
+    }
+
+    /// Makes a random call, and its effect on the model.
+    fn step(&mut self, random: &mut Rng) -> Result<(), Error> {
+        let at = random.below(FILES as u64) as usize;
+        let number = file(&self.fs, at).number();
+        let most = self.models[at].len() as u64 + 50_000;
+        let (mut pos, mut length) = (random.below(most.min(500_000)), 1 + random.below(60_000));
+        if random.below(2) == 0 {
+            (pos, length) = (pos & !511, length.next_multiple_of(512));
+        }
+        let data = random.bytes(length);
+        let end = (pos + length) as usize;
+        match random.below(16) {
+            0..=3 => {
+                let mut done = 0;
+                while done < data.len() {
+                    let rest = &data[done..];
+                    done += self.cached(at).write_at(pos + done as u64, rest)?;
+                }
+                self.overwrite(at, pos, &data);
+            }
+            4 => {
+                let size = self.models[at].len() as u64;
+                self.cached(at).write_at(size, &data[..100.min(data.len())])?;
+                self.overwrite(at, size, &data[..100.min(data.len())]);
+            }
+            5 | 6 => {
+                let n = self.direct(at).write_at(&mut self.queue, pos, &data)?;
+                assert_eq!(n, data.len());
+                self.overwrite(at, pos, &data);
+            }
+            7 => {
+                self.fs.write_at(number, pos, &data)?;
+                self.overwrite(at, pos, &data);
+            }
+            8 => {
+                self.fs.truncate(number, pos)?;
+                self.models[at].resize(pos as usize, 0);
+            }
+            9 | 10 => {
+                self.fs.punch_hole(number, pos, length)?;
+                let end = end.min(self.models[at].len());
+                self.models[at].get_mut(pos as usize..end).unwrap_or_default().fill(0);
+            }
+            11 => {
+                let keep = random.below(2) == 0;
+                self.fs.allocate(number, pos, length, keep)?;
+                if !keep {
+                    let size = self.models[at].len().max(end);
+                    self.models[at].resize(size, 0);
+                }
+            }
+            12 => self.cached(at).sync_data()?,
+            13 => self.cached(at).sync_all()?,
+            14 => self.cached[at] = None,
+            _ => self.fs.sync()?,
+        }
+        Ok(())
+    }
+
+    fn overwrite(&mut self, at: usize, pos: u64, data: &[u8]) {
+        let (pos, model) = (pos as usize, &mut self.models[at]);
+        model.resize(model.len().max(pos + data.len()), 0);
+        model[pos..pos + data.len()].copy_from_slice(data);
+    }
+
+    /// Compares the contents, through the cache and past it.
+    fn compare(&mut self, what: &str) {
+        for at in 0..FILES {
+            let model = self.models[at].clone();
+            let mut bytes = vec![0xee; model.len() + 10];
+            if self.cached[at].is_some() {
+                let n = self.cached(at).read_at(0, &mut bytes).unwrap();
+                differ(&format!("{what}, file {at}, cached"), &bytes[..n], &model);
+                assert_eq!(self.cached(at).size(), model.len() as u64);
+            }
+            let n = self.direct(at).read_at(&mut self.queue, 0, &mut bytes).unwrap();
+            differ(&format!("{what}, file {at}, direct"), &bytes[..n], &model);
+        }
+    }
+}
+
+fn differ(what: &str, found: &[u8], model: &[u8]) {
+    let wrong = found.iter().zip(model).position(|(a, b)| a != b);
+    assert_eq!((found.len(), wrong), (model.len(), None), "{what}");
+}
+
+#[test]
+fn random_calls_are_those_of_a_model_and_the_kernel_agrees() {
+    let rounds = if std::env::var_os("NVIO_LONG").is_some() { 50 } else { 3 };
+    let first = std::env::var("NVIO_SEED").map_or(0, |seed| seed.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("now");
+    let variants = super::VARIANTS.iter().filter(|(name, _)| *name != "ext3, small inodes");
+    for (seed, &(name, options)) in (first..).zip(variants) {
+        let mut random = Rng::new(seed);
+        let device = Recorder::new(image(dir.path(), options));
+        let mut models: Vec<_> = (0..FILES).map(|at| format!("file {at}").into_bytes()).collect();
+        for round in 0..rounds {
+            let limit = [256 << 10, 4 << 20][round % 2];
+            let mut world = World::open(&device, limit, models);
+            for step in 0..60 {
+                let what = format!("{name}, seed {seed}, round {round}, step {step}");
+                world.step(&mut random).unwrap_or_else(|error| panic!("{what}: {error}"));
+                if step % 5 == 4 {
+                    world.compare(&what);
+                }
+            }
+            let World { fs, cached, models: after, .. } = world;
+            drop(cached);
+            models = after;
+            fs.close().unwrap();
+            fs::write(&path, device.bytes()).unwrap();
+            common::assert_clean(&path);
+            if common::is_root() {
+                let mount = Mount::new(&path, &dir.path().join("mnt"), "loop,ro,noatime").unwrap();
+                compare(name, &path, &mount.path);
+                for (at, model) in models.iter().enumerate() {
+                    let found = fs::read(mount.path.join(format!("file-{at}"))).unwrap();
+                    differ(
+                        &format!("{name}, seed {seed}, round {round}, file {at}"),
+                        &found,
+                        model,
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_of_the_write_and_not_of_the_writeback() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Recorder::new(image(dir.path(), "-t ext4 -b 1024 -J size=1"));
+    let mut world = World::open(&device, 32 << 20, vec![Vec::new(); FILES]);
+    let free = world.fs.statfs().unwrap().free_blocks;
+    let mut sizes = vec![0; FILES];
+    let mut full = vec![false; FILES];
+    // Every second block, so that the extents need nodes.
+    while full.iter().any(|full| !full) {
+        for at in 0..FILES {
+            match world.cached(at).write_at(sizes[at], &[at as u8 + 1; 1024][..]) {
+                Ok(_) => sizes[at] += 2048,
+                Err(error) => {
+                    assert!(matches!(error, Error::NoSpace), "{error}");
+                    full[at] = true;
+                }
+            }
+        }
+    }
+    let written: u64 = sizes.iter().map(|size| size / 2048).sum();
+    assert!(written > free * 8 / 10 && written <= free, "{written} blocks of {free}");
+    for at in 0..FILES {
+        world.cached(at).sync_all().unwrap();
+    }
+    let left = world.fs.statfs().unwrap().free_blocks;
+    // What was reserved for nodes and not needed can be allocated.
+    world.fs.allocate(file(&world.fs, 5).number(), 0, left * 1024, true).unwrap();
+    for at in 0..FILES {
+        let mut block = [0; 1024];
+        let last = sizes[at] - 2048;
+        world.cached(at).read_at(last, &mut block).unwrap();
+        assert_eq!(block, [at as u8 + 1; 1024]);
+    }
+    let World { fs, cached, .. } = world;
+    drop(cached);
+    fs.close().unwrap();
+    check(dir.path(), &device.bytes());
+}
