@@ -59,6 +59,8 @@ impl<M: Mapper> FileCache<M> {
         }
         self.zero_range(range.start..blocks.start).await?;
         self.zero_range(blocks.end..range.end).await?;
+        // The filesystem learns the size of the file from dirty data.
+        self.clean_range(blocks.clone()).await?;
         self.replace(blocks, change).await
     }
 
