@@ -180,8 +180,8 @@ fn a_full_disk_is_an_error_of_the_write_and_not_of_the_writeback() {
     let device = Recorder::new(image(dir.path(), "-t ext4 -b 1024 -J size=1"));
     let mut world = World::open(&device, 32 << 20, vec![Vec::new(); FILES]);
     let free = world.fs.statfs().unwrap().free_blocks;
-    let mut sizes = vec![0; FILES];
-    let mut full = vec![false; FILES];
+    let mut sizes = [0; FILES];
+    let mut full = [false; FILES];
     // Every second block, so that the extents need nodes.
     while full.iter().any(|full| !full) {
         for at in 0..FILES {
@@ -202,9 +202,9 @@ fn a_full_disk_is_an_error_of_the_write_and_not_of_the_writeback() {
     let left = world.fs.statfs().unwrap().free_blocks;
     // What was reserved for nodes and not needed can be allocated.
     world.fs.allocate(file(&world.fs, 5).number(), 0, left * 1024, true).unwrap();
-    for at in 0..FILES {
+    for (at, size) in sizes.into_iter().enumerate() {
         let mut block = [0; 1024];
-        let last = sizes[at] - 2048;
+        let last = size - 2048;
         world.cached(at).read_at(last, &mut block).unwrap();
         assert_eq!(block, [at as u8 + 1; 1024]);
     }

@@ -73,6 +73,13 @@ pub(super) const BUFFERED: IoFlags =
 /// file.truncate(9000, || Ok(()))?;
 /// assert_eq!(file.size(), 9000);
 /// assert!(file.write_back(0..8192, false)?);
+/// // Changes of the filesystem under the cached data. This one has nothing to do.
+/// file.zero_tail(2 << 20)?;
+/// file.raise_size(1 << 20);
+/// file.grow(2 << 20, || Ok(()))?;
+/// file.punch_hole(4096..8192, || Ok(()))?;
+/// file.move_blocks(8192, 1 << 20, || Ok(()))?;
+/// file.sync_all()?;
 /// assert!(file.invalidate(0..u64::MAX), "nothing is cached now");
 /// file.mappings_changed();
 /// let weak = file.downgrade();

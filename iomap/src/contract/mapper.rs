@@ -224,6 +224,9 @@ pub fn page_end(size: u64, block_size: u32, plain: bool) -> u64 {
 ///     fn page_end(&self, state: &NoState) -> u64 {
 ///         page_end(self.size(), self.block_size(), self.is_plain(state))
 ///     }
+///     fn refresh(&mut self) -> Result<bool, Error> {
+///         Ok(false) // The map does not change while the file is open.
+///     }
 ///     fn begin(&mut self, _pos: u64, _length: u64, _op: Op) -> Result<Mapping, Error> {
 ///         Ok(Mapping { kind: MappingKind::Inline, ..Mapping::mapped(0, self.size(), 0) })
 ///     }
