@@ -85,7 +85,7 @@ impl JournaledFilesystem {
         change: impl FnOnce(Option<&dyn CachedData>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let lock = self.lock(number);
-        // Nobody opens the file in a cache while the inode is locked.
+        // No thread opens the file in a cache while the inode is locked.
         match self.open_inodes().cached_data(number) {
             None => change(None),
             Some(cached) => {
