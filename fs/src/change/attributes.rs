@@ -100,6 +100,7 @@ impl JournaledFilesystem {
             edit(&mut inode);
             inode.set_ctime(now);
             handle.set_inode(inode.clone())?;
+            handle.changes.is_fast = true;
             Ok(inode)
         })
     }

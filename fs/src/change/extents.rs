@@ -170,6 +170,7 @@ impl Tree<'_, '_> {
             }
         };
         self.store_root(entries, depth, with.is_none())?;
+        self.handle.changes.ranges.push((self.inode.number(), change.range));
         self.is_changed |= with.is_some() || !change.removed.is_empty();
         Ok(change.removed)
     }

@@ -157,7 +157,7 @@ impl Changer for Inner {
         if !data {
             fs.record_times(open)?;
         }
-        fs.journal().sync_inode(&fs, open.number(), data, flush)
+        fs.sync_changes(open.number(), data, flush)
     }
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod attributes;
 mod cleanup;
 pub(crate) mod delayed;
 pub(crate) mod extents;
+mod fast_commit;
 pub(crate) mod file;
 mod file_io;
 mod locks;
@@ -25,6 +26,8 @@ use crate::error::Error;
 use crate::file::system_zone::SystemZone;
 use crate::filesystem::Filesystem;
 use crate::journal::Journal;
+use crate::journal::fast_commit::Pending;
+use crate::journal::handle::Handle;
 use crate::number::InodeNumber;
 
 /// A [`Filesystem`] whose metadata can be changed. Changes are written through the journal, so that
@@ -176,7 +179,7 @@ impl JournaledFilesystem {
     /// # Errors
     /// As [`sync`](Self::sync).
     pub fn sync_inode(&self, inode: impl Into<InodeNumber>) -> Result<(), Error> {
-        self.journal().sync_inode(self, inode.into(), false, false).map(drop)
+        self.sync_changes(inode.into(), false, false).map(drop)
     }
 
     /// Makes the data of one inode durable, with its size and its map, as fdatasync(2) does. Changes
@@ -187,7 +190,15 @@ impl JournaledFilesystem {
     /// # Errors
     /// As [`sync`](Self::sync).
     pub fn sync_data(&self, inode: impl Into<InodeNumber>) -> Result<(), Error> {
-        self.journal().sync_inode(self, inode.into(), true, false).map(drop)
+        self.sync_changes(inode.into(), true, false).map(drop)
+    }
+
+    /// Makes the changes of an inode durable: see [`Journal::sync_inode`].
+    fn sync_changes(&self, inode: InodeNumber, data: bool, flush: bool) -> Result<bool, Error> {
+        let tags = |handle: &mut Handle<'_>, pending: &Pending| {
+            fast_commit::tags(handle, self.zone(), pending)
+        };
+        self.journal().sync_inode(self, inode, (data, flush), tags)
     }
 
     /// Makes all changes durable, writes them to their places, and marks the filesystem as cleanly

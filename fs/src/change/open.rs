@@ -24,6 +24,7 @@ use crate::number::{BlockRun, PhysicalBlock, as_usize};
 use crate::recovery::journal;
 use crate::recovery::journal::fields::JournalFields;
 use crate::recovery::journal::summary::JournalReplay;
+use crate::recovery::journal::superblock::Format;
 
 /// Maximum number of bytes that one write of a replay has.
 const REPLAY_MAX: usize = 1 << 20;
@@ -214,6 +215,10 @@ fn open_log(fs: &Filesystem) -> Result<Log, Error> {
     }
     let first = places.first().map(|run: &BlockRun| run.start()).unwrap_or_default();
     let head = fs.metadata().block_now(first)?;
-    let wide = superblock.has(IncompatFeatures::BITS64);
-    Log::new(places.into(), head, wide, superblock.has_metadata_csum())
+    let format = Format {
+        wide: superblock.has(IncompatFeatures::BITS64),
+        checksums: superblock.has_metadata_csum(),
+        fast_commits: superblock.compat.contains(CompatFeatures::FAST_COMMIT),
+    };
+    Log::new(places.into(), head, format)
 }

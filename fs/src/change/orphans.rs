@@ -20,6 +20,7 @@ pub(super) const ORPHANS_MAX: usize = 1 << 20;
 /// Adds an inode to the list.
 pub(super) fn add(handle: &mut Handle<'_>, inode: InodeNumber) -> Result<(), Stop> {
     let first = replace_first(handle, inode)?;
+    handle.changes.is_fast = false;
     handle.set_next_orphan(inode, first)
 }
 
@@ -86,6 +87,7 @@ pub(super) enum Entry {
 impl Entry {
     /// Removes the entry of an inode.
     pub(super) fn remove(self, handle: &mut Handle<'_>, inode: InodeNumber) -> Result<(), Stop> {
+        handle.changes.is_fast = false;
         match self {
             Self::List => remove(handle, inode),
             Self::File { place, seed } => {

@@ -356,6 +356,7 @@ impl JournaledFilesystem {
             (handle.changes.is_reserved, handle.changes.needs_flush) = (is_reserved, needs_flush);
             handle.changes.owner = Some(number);
             let size = inode.size();
+            handle.changes.is_fast = true;
             let mut tree = Tree { handle, zone: self.zone(), inode: &mut inode, is_changed: false };
             let result = change(&mut tree)?;
             let is_changed = tree.is_changed;

@@ -528,6 +528,14 @@ pub(crate) fn replace(bytes: &mut [u8], fresh: &[u8]) {
     }
 }
 
+/// Returns the part of an inode's bytes that has fields: without space for attributes.
+pub(crate) fn declared(bytes: &[u8]) -> &[u8] {
+    let (base, rest) = bytes.split_at_checked(BASE_SIZE).unwrap_or((bytes, &[]));
+    let extra =
+        RawInodeExtra::ref_from_prefix(rest).map_or(0, |(extra, _)| extra.extra_isize.get());
+    bytes.get(..base.len().saturating_add(extra.into())).unwrap_or(base)
+}
+
 /// Marks an inode as free: no links and no blocks.
 pub(crate) fn free(bytes: &mut [u8]) {
     if let Ok((raw, _)) = RawInode::mut_from_prefix(bytes) {

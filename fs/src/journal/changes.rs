@@ -1,6 +1,7 @@
 //! The result of a handle, which becomes part of a transaction.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::blocks::block_cache::Block;
 use crate::format::group::GroupDescriptor;
@@ -17,6 +18,10 @@ pub(crate) struct Changes {
     pub has_new_map: bool,
     /// True if the changes make data reachable that may be in the device's volatile cache.
     pub needs_flush: bool,
+    /// Ranges of blocks of files whose maps were changed.
+    pub ranges: Vec<(InodeNumber, Range<u64>)>,
+    /// The inodes and their maps are all that was changed, so that a fast commit can have it.
+    pub is_fast: bool,
     /// Group descriptors that were changed.
     pub groups: Vec<(u32, GroupDescriptor)>,
     /// The change may use blocks that are reserved.

@@ -146,11 +146,16 @@ impl<'a> Handle<'a> {
         number: InodeNumber,
         parse: impl FnOnce(&Superblock, InodeNumber, &[u8]) -> Result<Inode, Error>,
     ) -> Result<Inode, Stop> {
+        Ok(parse(self.superblock(), number, &self.inode_bytes(number)?)?)
+    }
+
+    /// Returns the bytes of an inode.
+    pub(crate) fn inode_bytes(&self, number: InodeNumber) -> Result<Vec<u8>, Stop> {
         let (block, offset) = self.inode_place(number)?;
         let block = self.block(block)?;
         let size = usize::from(self.superblock().inode_size());
-        let bytes = block.get(offset..).and_then(|rest| rest.get(..size)).unwrap_or_default();
-        Ok(parse(self.superblock(), number, bytes)?)
+        let bytes = block.get(offset..).and_then(|rest| rest.get(..size));
+        Ok(bytes.unwrap_or_default().to_vec())
     }
 
     /// Replaces an inode.

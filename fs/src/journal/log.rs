@@ -8,10 +8,11 @@ use crate::blocks::device::WriteRange;
 use crate::blocks::overlay::MAGIC;
 use crate::error::Error;
 use crate::format::corrupt::{Problem, Structure};
+use crate::journal::fast_commit;
 use crate::journal::sink::Sink;
 use crate::journal::transaction::Transaction;
 use crate::number::{BlockRun, PhysicalBlock, as_u64, as_usize};
-use crate::recovery::journal::superblock::{self, JournalSuperblock};
+use crate::recovery::journal::superblock::{self, Format, JournalSuperblock};
 use crate::recovery::journal::{commit, revoke, tag};
 
 /// The ring of blocks that transactions are written to, and its superblock.
@@ -26,6 +27,8 @@ pub(crate) struct Log {
     next: u32,
     /// Number of blocks that hold transactions since the last checkpoint.
     used: u32,
+    /// Number of blocks that hold fast commits since the last transaction.
+    fast_used: u32,
     /// Block and number of the first transaction, as the superblock on the device has them.
     first: (u32, u32),
 }
@@ -36,17 +39,25 @@ impl Log {
     pub(crate) fn new(
         places: Box<[BlockRun]>,
         mut head: Vec<u8>,
-        wide: bool,
-        checksums: bool,
+        format: Format,
     ) -> Result<Self, Error> {
-        superblock::set_format(&mut head, wide, checksums);
+        superblock::set_format(&mut head, format);
         let block_size = u32::try_from(head.len()).unwrap_or(u32::MAX);
         let blocks = places.iter().fold(0u64, |sum, run| sum.saturating_add(run.count()));
         let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
         let superblock = JournalSuperblock::parse(&head, block_size, blocks)?;
         let next = superblock.log.start;
         let first = (0, superblock.sequence);
-        Ok(Self { places, superblock, block_size: head.len(), head, next, used: 0, first })
+        Ok(Self {
+            places,
+            superblock,
+            block_size: head.len(),
+            head,
+            next,
+            used: 0,
+            fast_used: 0,
+            first,
+        })
     }
 
     /// Returns the number of blocks for transactions.
@@ -91,6 +102,40 @@ impl Log {
         self.write_blocks(sink, last, &bytes, true)?;
         self.next = self.after(last, 1);
         self.used = self.used.saturating_add(blocks);
+        // The fast commits before this transaction are void.
+        self.fast_used = 0;
+        Ok(())
+    }
+
+    /// Returns true if there is an area for fast commits.
+    pub(crate) fn has_fast_commits(&self) -> bool {
+        self.superblock.fast_commit.is_some()
+    }
+
+    /// Returns the blocks of a fast commit with the tags `tags` of transaction `tid`; `None` if the area
+    /// has no room for it.
+    ///
+    /// The last block of the area has no tags. The kernel reads on after an area that is full, and refuses
+    /// the filesystem.
+    pub(crate) fn fast_commit(&self, tags: &[Vec<u8>], tid: u32) -> Option<Vec<u8>> {
+        let area = self.superblock.fast_commit.clone()?;
+        let mut bytes = fast_commit::encode(tags, tid, self.fast_used == 0, self.block_size)?;
+        let left = area.end.saturating_sub(area.start).saturating_sub(self.fast_used);
+        let room = as_usize(left.checked_sub(1)?).saturating_mul(self.block_size);
+        if bytes.len() == room {
+            bytes.resize(bytes.len().saturating_add(self.block_size), 0);
+            return Some(bytes);
+        }
+        (bytes.len() < room).then_some(bytes)
+    }
+
+    /// Writes a fast commit, and makes it durable.
+    pub(crate) fn write_fast_commit(&mut self, sink: &Sink, bytes: &[u8]) -> Result<(), Error> {
+        let start = self.superblock.fast_commit.as_ref().map_or(0, |area| area.start);
+        let ranges = self.ranges(start.saturating_add(self.fast_used), bytes)?;
+        sink.write(&ranges, true)?;
+        let blocks = bytes.len().checked_div(self.block_size).unwrap_or(0);
+        self.fast_used = self.fast_used.saturating_add(u32::try_from(blocks).unwrap_or(u32::MAX));
         Ok(())
     }
 
@@ -138,6 +183,8 @@ impl Log {
 
     fn write_superblock(&mut self, sink: &Sink, errno: i32) -> Result<(), Error> {
         let (start, tid) = self.first;
+        let has_fast_commits = start != 0 && self.superblock.fast_commit.is_some();
+        superblock::set_fast_commits(&mut self.head, has_fast_commits);
         superblock::update(&mut self.head, start, tid, errno);
         let first = self.places.first().map(|run| run.start()).unwrap_or_default();
         let offset = first.get().saturating_mul(as_u64(self.block_size));
@@ -146,20 +193,27 @@ impl Log {
 
     /// Writes blocks to the log from block `at` on, and makes them durable if `durable`.
     fn write_blocks(&self, sink: &Sink, at: u32, bytes: &[u8], durable: bool) -> Result<(), Error> {
+        let Range { start, end } = self.superblock.log;
+        let room = as_usize(end.saturating_sub(at)).saturating_mul(self.block_size);
+        let (before, wrapped) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
+        let mut ranges = self.ranges(at, before)?;
+        ranges.extend(self.ranges(start, wrapped)?);
+        sink.write(&ranges, durable)
+    }
+
+    /// Returns the places of blocks from block `at` of the journal on.
+    fn ranges<'b>(&self, at: u32, bytes: &'b [u8]) -> Result<Vec<WriteRange<'b>>, Error> {
         let (mut ranges, mut rest, mut at) = (Vec::new(), bytes, at);
         while !rest.is_empty() {
-            let left = self.superblock.log.end.saturating_sub(at);
             let (place, run) = self.place(at)?;
-            let count = rest.len().checked_div(self.block_size).unwrap_or(0);
-            let count = as_u64(count).min(run).min(left.into()).max(1);
-            let length = as_usize(count).saturating_mul(self.block_size);
+            let length = as_usize(run.max(1)).saturating_mul(self.block_size);
             let (here, after) = rest.split_at_checked(length).unwrap_or((rest, &[]));
             let offset = place.get().saturating_mul(as_u64(self.block_size));
             ranges.push(WriteRange { offset, bytes: here });
             rest = after;
-            at = self.after(at, u32::try_from(count).unwrap_or(u32::MAX));
+            at = at.saturating_add(u32::try_from(run.max(1)).unwrap_or(u32::MAX));
         }
-        sink.write(&ranges, durable)
+        Ok(ranges)
     }
 
     /// Returns the block of the filesystem that holds block `number` of the log, and the number of
@@ -228,7 +282,8 @@ mod tests {
             head[at..at + 4].copy_from_slice(&value.to_be_bytes());
         }
         let places = [BlockRun::new(100.into(), 64).unwrap()];
-        Log::new(places.into(), head, true, true).unwrap()
+        let format = Format { wide: true, checksums: true, fast_commits: false };
+        Log::new(places.into(), head, format).unwrap()
     }
 
     #[test]

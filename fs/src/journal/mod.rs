@@ -8,10 +8,13 @@
 //! The journal has no thread. A thread that needs a transaction to be durable commits it, by writing it
 //! to the [`Log`]; threads that wait meanwhile have their changes in the next one, which one of them
 //! commits for all ([`log_lock`]). When the log has no room, all committed blocks are written to their places
-//! (a checkpoint), and the log begins anew. The mutex of the transactions is never held during I/O;
+//! (a checkpoint), and the log begins anew. A sync of one file may write a [fast commit](fast_commit)
+//! instead, which leaves its changes in the running transaction. The mutex of the transactions is never
+//! held during I/O;
 //! a second one, [`Journal::log`], is held by the thread that commits.
 
 pub(crate) mod changes;
+pub(crate) mod fast_commit;
 pub(crate) mod handle;
 pub(crate) mod log;
 mod log_lock;
@@ -31,6 +34,7 @@ use crate::change::delayed::{Delayed, Reserved};
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::journal::changes::Changes;
+use crate::journal::fast_commit::Pending;
 use crate::journal::handle::{Handle, Stop};
 use crate::journal::log::Log;
 use crate::journal::log_lock::{LogGuard, LogLock};
@@ -211,22 +215,30 @@ impl Journal {
 
     /// Makes the changes of an inode durable; with `data` only those without which its data cannot be
     /// read. With `flush`, its data may be in the device's volatile cache: returns true if it still is,
-    /// because nothing had to be committed that flushes the cache, too.
+    /// because nothing had to be committed that flushes the cache, too. `tags` encodes the changes of the
+    /// running transaction for a fast commit.
     pub(crate) fn sync_inode(
         &self,
         fs: &Filesystem,
         inode: InodeNumber,
-        data: bool,
-        flush: bool,
+        (data, flush): (bool, bool),
+        tags: impl FnMut(&mut Handle<'_>, &Pending) -> Result<Option<Vec<Vec<u8>>>, Stop>,
     ) -> Result<bool, Error> {
         let mut state = self.lock();
         state.check()?;
-        let Some(tid) = state.tid_of(inode, data) else { return Ok(flush) };
-        let is_running = tid == state.running.tid;
-        state.running.needs_flush |= flush && is_running;
+        let Some(point) = state.needed(inode, data) else { return Ok(flush) };
+        state.running.needs_flush |= flush && !point.is_begun;
         drop(state);
-        self.commit(fs, tid)?;
-        Ok(flush && !is_running)
+        let is_done = |state: &State| {
+            state.check()?;
+            Ok(state.is_durable(point))
+        };
+        if let Some(mut log) = self.log.lock(&self.state, is_done)?
+            && !self.fast_commit(fs, &mut log, tags)?
+        {
+            self.commit_running(fs, &mut log)?;
+        }
+        Ok(flush && point.is_begun)
     }
 
     /// Makes transaction `tid` durable, and those before it.
@@ -235,11 +247,17 @@ impl Journal {
             state.check()?;
             Ok(!is_later(tid, state.committed_tid))
         };
-        let Some(mut log) = self.log.lock(&self.state, is_done)? else { return Ok(()) };
+        match self.log.lock(&self.state, is_done)? {
+            Some(mut log) => self.commit_running(fs, &mut log),
+            None => Ok(()),
+        }
+    }
+
+    fn commit_running(&self, fs: &Filesystem, log: &mut Log) -> Result<(), Error> {
         let transaction = self.lock().start_commit();
         let mut written = Ok(());
         if !log.has_room(&transaction) {
-            written = self.checkpoint(fs, &mut log, transaction.tid);
+            written = self.checkpoint(fs, log, transaction.tid);
             if written.is_ok() && !log.has_room(&transaction) {
                 let (blocks, limit) = (transaction.images.len(), self.limit);
                 written = Err(Error::ChangeTooLarge { blocks, limit });
@@ -251,7 +269,55 @@ impl Journal {
                 Ok(())
             }
             Err(error) => {
-                self.abort(&mut log, transaction.tid);
+                self.abort(log, transaction.tid);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes a fast commit with the changes of the running transaction that no other one has. Returns
+    /// false if they need a full commit.
+    fn fast_commit(
+        &self,
+        fs: &Filesystem,
+        log: &mut Log,
+        mut tags: impl FnMut(&mut Handle<'_>, &Pending) -> Result<Option<Vec<Vec<u8>>>, Stop>,
+    ) -> Result<bool, Error> {
+        if !log.has_fast_commits() {
+            return Ok(false);
+        }
+        let mut arrived = HashMap::new();
+        // The loop ends, because each attempt has a block that the one before did not have. There is no
+        // checkpoint meanwhile, because this thread has the log.
+        let (bytes, tid, needs_flush) = loop {
+            let mut state = self.lock();
+            let Some(pending) = &state.running.pending else { return Ok(false) };
+            let mut handle = Handle::new(fs.metadata(), &state, &arrived);
+            match tags(&mut handle, pending) {
+                Ok(tags) => {
+                    let tid = state.running.tid;
+                    let bytes = tags.and_then(|tags| log.fast_commit(&tags, tid));
+                    let Some(bytes) = bytes else { return Ok(false) };
+                    break (bytes, tid, state.start_fast_commit());
+                }
+                Err(Stop::Read(number)) => {
+                    drop(state);
+                    arrived.insert(number, fs.block(number)?);
+                }
+                Err(Stop::Fail(error)) => {
+                    ::log::warn!("a full commit instead of a fast one: {error}");
+                    return Ok(false);
+                }
+            }
+        };
+        let flushed = if needs_flush { self.sink.flush() } else { Ok(()) };
+        match flushed.and_then(|()| log.write_fast_commit(&self.sink, &bytes)) {
+            Ok(()) => {
+                self.lock().end_fast_commit();
+                Ok(true)
+            }
+            Err(error) => {
+                self.abort(log, tid);
                 Err(error)
             }
         }

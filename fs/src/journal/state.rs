@@ -7,9 +7,21 @@ use crate::blocks::block_cache::Block;
 use crate::change::delayed::Reserved;
 use crate::error::Error;
 use crate::journal::changes::Changes;
+use crate::journal::fast_commit::Pending;
 use crate::journal::runs::RunSet;
 use crate::journal::transaction::Transaction;
 use crate::number::{BlockRun, InodeNumber, PhysicalBlock};
+use crate::recovery::journal::block::is_later;
+
+/// A commit: of a transaction, or one of the fast commits before it.
+#[derive(Clone, Copy)]
+pub(crate) struct Point {
+    pub tid: u32,
+    /// Number of durable fast commits of the transaction that suffice, too.
+    fast_commits: u32,
+    /// The commit was taken from the running transaction before.
+    pub is_begun: bool,
+}
 
 /// The transactions that are not in place on the device.
 pub(crate) struct State {
@@ -17,6 +29,8 @@ pub(crate) struct State {
     pub running: Transaction,
     /// The transaction that is being written to the log.
     pub committing: Option<Arc<Transaction>>,
+    /// The inodes of a fast commit of the running transaction, while it is being written.
+    pub fast_committing: Option<HashMap<InodeNumber, bool>>,
     /// The newest contents in the log of blocks that are not in place yet.
     pub committed: HashMap<PhysicalBlock, Block>,
     /// The last transaction that is durable.
@@ -45,6 +59,7 @@ impl State {
         Self {
             running: Transaction::new(tid),
             committing: None,
+            fast_committing: None,
             committed: HashMap::new(),
             committed_tid: tid.wrapping_sub(1),
             excluded: RunSet::default(),
@@ -97,17 +112,49 @@ impl State {
             let has_new_map = self.running.inodes.entry(inode.number()).or_default();
             *has_new_map |= changes.has_new_map;
         }
+        self.running.add_pending(changes);
         self.version = self.version.wrapping_add(1);
     }
 
-    /// Returns the transaction that must be durable for the changes of an inode to be, if it is not
-    /// yet. With `data`, only the changes count without which its data cannot be read.
-    pub(crate) fn tid_of(&self, inode: InodeNumber, data: bool) -> Option<u32> {
-        let counts = |transaction: &Transaction| {
-            let has_new_map = transaction.inodes.get(&inode);
-            has_new_map.is_some_and(|&has_new_map| has_new_map || !data).then_some(transaction.tid)
+    /// Returns the commit that the changes of an inode need to be durable; `None` if they are. With
+    /// `data`, only the changes count without which its data cannot be read.
+    pub(crate) fn needed(&self, inode: InodeNumber, data: bool) -> Option<Point> {
+        let counts = |inodes: &HashMap<InodeNumber, bool>| {
+            inodes.get(&inode).is_some_and(|&has_new_map| has_new_map || !data)
         };
-        counts(&self.running).or_else(|| counts(self.committing.as_ref()?))
+        let Transaction { tid, fast_commits, .. } = self.running;
+        let next = fast_commits.wrapping_add(1);
+        let fast = self.fast_committing.as_ref();
+        if counts(&self.running.inodes) {
+            let after_next = fast.map_or(next, |_| next.wrapping_add(1));
+            return Some(Point { tid, fast_commits: after_next, is_begun: false });
+        }
+        if fast.is_some_and(counts) {
+            return Some(Point { tid, fast_commits: next, is_begun: true });
+        }
+        let committing = self.committing.as_ref().filter(|other| counts(&other.inodes))?;
+        Some(Point { tid: committing.tid, fast_commits: 0, is_begun: true })
+    }
+
+    /// Returns true if a commit is durable.
+    pub(crate) fn is_durable(&self, point: Point) -> bool {
+        let Transaction { tid, fast_commits, .. } = self.running;
+        let is_fast = point.tid == tid && fast_commits >= point.fast_commits;
+        is_fast || !is_later(point.tid, self.committed_tid)
+    }
+
+    /// Takes the changes of the running transaction for a fast commit. Returns true if it needs a flush
+    /// before.
+    pub(crate) fn start_fast_commit(&mut self) -> bool {
+        self.fast_committing = Some(std::mem::take(&mut self.running.inodes));
+        self.running.pending = Some(Pending::default());
+        std::mem::take(&mut self.running.needs_flush)
+    }
+
+    /// Ends a fast commit, which is durable.
+    pub(crate) fn end_fast_commit(&mut self) {
+        self.fast_committing = None;
+        self.running.fast_commits = self.running.fast_commits.wrapping_add(1);
     }
 
     /// Takes the running transaction in order to commit it. Changes are added to the next one.

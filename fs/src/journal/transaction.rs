@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::blocks::block_cache::Block;
+use crate::journal::changes::Changes;
+use crate::journal::fast_commit::Pending;
 use crate::number::{BlockRun, InodeNumber, PhysicalBlock};
 
 /// The changes that become durable together.
@@ -20,6 +22,10 @@ pub(crate) struct Transaction {
     pub inodes: HashMap<InodeNumber, bool>,
     /// True if data that the changes refer to may be in the device's volatile cache.
     pub needs_flush: bool,
+    /// The changes that the next fast commit has; `None` if there are others, which need a full one.
+    pub pending: Option<Pending>,
+    /// Number of durable fast commits of this transaction.
+    pub fast_commits: u32,
 }
 
 impl Transaction {
@@ -32,12 +38,26 @@ impl Transaction {
             freed: Vec::new(),
             inodes: HashMap::new(),
             needs_flush: false,
+            pending: Some(Pending::default()),
+            fast_commits: 0,
         }
     }
 
     /// Returns true if nothing was changed.
     pub(crate) fn is_empty(&self) -> bool {
         self.images.is_empty() && self.revoked.is_empty()
+    }
+
+    /// Adds the changes of inodes to the next fast commit.
+    pub(crate) fn add_pending(&mut self, changes: &Changes) {
+        self.pending = self.pending.take().filter(|_| changes.is_fast).map(|mut pending| {
+            changes.inodes.iter().for_each(|inode| pending.add_inode(inode.number()));
+            for (inode, range) in &changes.ranges {
+                pending.add_range(*inode, range.clone());
+            }
+            pending
+        });
+        self.pending = self.pending.take().filter(|pending| !pending.is_too_large());
     }
 
     /// Adds the new contents of a block, which replace older ones. A revoke of it in this transaction

@@ -75,7 +75,9 @@ impl MapChanges {
         &self,
     ) -> impl Iterator<Item = (Range<LogicalBlock>, Option<(BlockRun, bool)>)> {
         self.changes.iter().map(|(&start, change)| {
-            let blocks = (change.physical, change.kind == MappingKind::Unwritten);
+            // The run of a change that was cut by a later one may be longer.
+            let run = change.physical.part(0, change.end.since(start).into());
+            let blocks = (run, change.kind == MappingKind::Unwritten);
             (start..change.end, (change.kind != MappingKind::Hole).then_some(blocks))
         })
     }
@@ -210,6 +212,16 @@ mod tests {
                 assert!(list.iter().all(|(start, change)| **start < change.end));
                 assert!(list.windows(2).all(|pair| pair[0].1.end <= *pair[1].0));
             }
+            let mut applied = stored.clone();
+            for (range, with) in ranges.ranges() {
+                let count = u64::from(range.end.since(range.start));
+                assert!(with.is_none_or(|(run, _)| run.count() == count), "{range:?} {with:?}");
+                for at in 0..count {
+                    let block = with.map(|(run, unwritten)| (run.start().get() + at, unwritten));
+                    applied[(u64::from(range.start) + at) as usize] = block;
+                }
+            }
+            assert_eq!(applied, model);
             let cut = 1 + below(63);
             for blocks in [0..64, 0..cut, cut..64] {
                 let leaf = leaf(&superblock, &stored, blocks.clone());

@@ -154,6 +154,18 @@ pub fn ignore_recounted_blocks(ours: &mut View, theirs: &View, recounted: impl F
     }
 }
 
+/// Returns a view without counts of blocks, which depend on the nodes of trees, and without the times of
+/// directories, which a mount by the kernel changes.
+pub fn settled(mut view: View) -> View {
+    for entry in view.values_mut() {
+        entry.blocks = 0;
+        if entry.mode & 0o170_000 == 0o040_000 {
+            entry.times = Default::default();
+        }
+    }
+    view
+}
+
 /// Panics with the paths that differ. `ignore_times` selects paths whose times the kernel has
 /// changed during the mount.
 pub fn assert_same(what: &str, ours: &View, theirs: &View, ignore_times: impl Fn(&Path) -> bool) {

@@ -6,6 +6,7 @@ mod changes;
 mod crash;
 mod errors;
 mod fast_commit;
+mod fast_replay;
 mod full;
 mod group_commit;
 mod hostile;

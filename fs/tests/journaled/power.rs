@@ -27,6 +27,7 @@ const VARIANTS: &[(&str, &str, &str)] = &[
     ("1k, uninit_bg", "8M", "-t ext4 -b 1024 -g 1024 -J size=1 -O ^metadata_csum,^64bit,uninit_bg"),
     ("2k, no flex_bg", "10M", "-t ext4 -b 2048 -g 2048 -J size=2 -O ^flex_bg"),
     ("1k, meta_bg", "8M", "-t ext4 -b 1024 -g 1024 -J size=1 -O meta_bg,^resize_inode"),
+    ("1k, fast commit", "8M", "-t ext4 -b 1024 -J size=2,fast_commit_size=64 -O fast_commit"),
     ("1k, orphan file", "6M", "-t ext4 -b 1024 -J size=1 -O orphan_file,metadata_csum_seed"),
 ];
 

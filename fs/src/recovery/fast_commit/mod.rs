@@ -6,8 +6,8 @@
 
 pub(crate) mod changes;
 pub(crate) mod replay;
-mod scan;
-mod tag;
+pub(crate) mod scan;
+pub(crate) mod tag;
 #[cfg(test)]
 mod tests;
 

@@ -1,13 +1,14 @@
 //! Tags, which fast commits consist of.
 
 use std::mem::offset_of;
+use std::ops::Range;
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::format::dir_entry::NAME_MAX;
 use crate::format::extent::RawExtent;
-use crate::number::{InodeNumber, LogicalBlock, PhysicalBlock};
+use crate::number::{BlockRun, InodeNumber, LogicalBlock, PhysicalBlock};
 
 /// `struct ext4_fc_tl`, the header of each tag.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -58,7 +59,10 @@ struct RawTail {
     checksum: U32,
 }
 
-const HEADER: usize = size_of::<RawHeader>();
+/// Size of the header of a tag, bytes.
+pub(crate) const HEADER: usize = size_of::<RawHeader>();
+/// Size of a tail without the rest of its block, bytes.
+pub(crate) const TAIL: usize = HEADER + size_of::<RawTail>();
 /// Number of bytes of a tail that its checksum covers: all bytes before the checksum.
 const TAIL_COVERED: usize = HEADER + offset_of!(RawTail, checksum);
 /// Minimum size of an inode in a tag, bytes.
@@ -171,4 +175,64 @@ fn name(value: &[u8]) -> Option<Name<'_>> {
     let (raw, name) = RawName::ref_from_prefix(value).ok()?;
     let fits = (1..=NAME_MAX).contains(&name.len());
     fits.then(|| Name { directory: raw.directory.into(), inode: raw.inode.into(), name })
+}
+
+/// Encodes the head of the first fast commit of a transaction.
+pub(crate) fn head(transaction: u32) -> Vec<u8> {
+    let raw = RawHead { features: U32::ZERO, transaction: transaction.into() };
+    with_header(9, raw.as_bytes())
+}
+
+/// Encodes the tag of blocks that were mapped. Returns `None` if no extent can describe them.
+pub(crate) fn add_range(
+    inode: InodeNumber,
+    logical: LogicalBlock,
+    blocks: BlockRun,
+    unwritten: bool,
+) -> Option<Vec<u8>> {
+    let count = u16::try_from(blocks.count()).ok()?;
+    let extent = RawExtent::new(logical, count, blocks.start(), unwritten)?;
+    let raw = RawAddRange { inode: inode.get().into(), extent };
+    Some(with_header(1, raw.as_bytes()))
+}
+
+/// Encodes the tag of blocks that were unmapped.
+pub(crate) fn del_range(inode: InodeNumber, range: Range<LogicalBlock>) -> Vec<u8> {
+    let count = range.end.since(range.start).into();
+    let logical = range.start.get().into();
+    let raw = RawDelRange { inode: inode.get().into(), logical, count };
+    with_header(2, raw.as_bytes())
+}
+
+/// Encodes the tag of the first bytes of an inode.
+pub(crate) fn inode(number: InodeNumber, bytes: &[u8]) -> Vec<u8> {
+    let number = number.get().to_le_bytes();
+    with_header(6, &[&number, bytes].concat())
+}
+
+/// Encodes a padding for the last `left` bytes of a block, which are at least a header.
+pub(crate) fn pad(left: usize) -> Vec<u8> {
+    let mut bytes = start(7, left.saturating_sub(HEADER));
+    bytes.resize(left, 0);
+    bytes
+}
+
+/// Encodes a tail for the last `left` bytes of a block, without its checksum and the rest of the block.
+pub(crate) fn tail(left: usize, transaction: u32) -> Vec<u8> {
+    let mut bytes = start(8, left.saturating_sub(HEADER));
+    bytes.extend(transaction.to_le_bytes());
+    bytes
+}
+
+fn with_header(tag: u16, value: &[u8]) -> Vec<u8> {
+    let mut bytes = start(tag, value.len());
+    bytes.extend(value);
+    bytes
+}
+
+/// Encodes the header of a tag whose value has `length` bytes, which fit because a block has at most
+/// 65,536.
+fn start(tag: u16, length: usize) -> Vec<u8> {
+    let length = u16::try_from(length).unwrap_or(u16::MAX);
+    RawHeader { tag: tag.into(), length: length.into() }.as_bytes().to_vec()
 }

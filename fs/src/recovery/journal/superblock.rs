@@ -195,20 +195,40 @@ pub(crate) fn update(block: &mut [u8], start: u32, sequence: u32, errno: i32) {
     seal(block);
 }
 
+/// The format of new transactions, which follows from the features of the filesystem.
+#[derive(Clone, Copy)]
+pub(crate) struct Format {
+    /// Block numbers have 64 bits.
+    pub wide: bool,
+    /// The metadata has checksums, so that every block of the log has one.
+    pub checksums: bool,
+    /// The end of the journal is for fast commits.
+    pub fast_commits: bool,
+}
+
 /// Changes the superblock in `block` to the format that the kernel uses for new transactions of an
-/// empty log: block numbers of 64 bits if the filesystem has them (`wide`), checksums in every block
-/// if its metadata has checksums, and revoke blocks.
-pub(crate) fn set_format(block: &mut [u8], wide: bool, checksums: bool) {
+/// empty log: as `format` says, and with revoke blocks. A journal that is too small for fast commits has
+/// none.
+pub(crate) fn set_format(block: &mut [u8], format: Format) {
     let Ok((raw, _)) = RawJournalSuperblock::mut_from_prefix(block) else { return };
     raw.header.kind = block::SUPERBLOCK_V2.into();
-    let kept = raw.incompat.get() & INCOMPAT_FAST_COMMIT;
-    let wide = if wide { INCOMPAT_64BIT } else { 0 };
-    let sums = if checksums { INCOMPAT_CSUM_V3 } else { 0 };
-    raw.incompat = (kept | wide | sums | INCOMPAT_REVOKE).into();
+    let wide = if format.wide { INCOMPAT_64BIT } else { 0 };
+    let sums = if format.checksums { INCOMPAT_CSUM_V3 } else { 0 };
+    raw.incompat = (wide | sums | INCOMPAT_REVOKE).into();
+    let has_room = fast_commit(raw, INCOMPAT_FAST_COMMIT).is_ok();
     raw.compat = (raw.compat.get() & !COMPAT_CHECKSUM).into();
-    raw.checksum_type = if checksums { CHECKSUM_CRC32C } else { 0 };
+    raw.checksum_type = if format.checksums { CHECKSUM_CRC32C } else { 0 };
     raw.checksum = 0.into();
+    set_fast_commits(block, format.fast_commits && has_room);
     seal(block);
+}
+
+/// Sets or clears the feature of fast commits in the superblock in `block`, which must be sealed after
+/// that. An empty log does not have it, so that older programs can open the journal.
+pub(crate) fn set_fast_commits(block: &mut [u8], has_fast_commits: bool) {
+    let Ok((raw, _)) = RawJournalSuperblock::mut_from_prefix(block) else { return };
+    let bit = if has_fast_commits { INCOMPAT_FAST_COMMIT } else { 0 };
+    raw.incompat = (raw.incompat.get() & !INCOMPAT_FAST_COMMIT | bit).into();
 }
 
 /// Stores the checksum, if the journal has checksums in all blocks.
