@@ -3,6 +3,7 @@
 pub(crate) mod bitmap;
 mod group;
 pub(crate) mod inode_bitmap;
+pub(crate) mod windows;
 
 use std::ops::Range;
 
@@ -10,30 +11,69 @@ use crate::alloc::group::Group;
 use crate::error::Error;
 use crate::file::system_zone::SystemZone;
 use crate::journal::handle::{Handle, Stop};
-use crate::number::{BlockRun, PhysicalBlock};
+use crate::number::{BlockRun, InodeNumber, PhysicalBlock};
 
 /// Number of groups that are searched for a run of the wanted length. If none has one, the longest
 /// run that was found is taken.
 const GROUPS_FOR_LENGTH: u32 = 32;
 
-/// Allocates at most `want` contiguous blocks, as near to `goal` as there are so many, and marks them
-/// as used. A free block at `goal` is always taken, because it extends the blocks before it.
+/// The blocks that a file wants.
+#[derive(Clone, Copy)]
+pub(crate) struct Request {
+    /// The first block to look at. If it is free, it is always taken, because it extends the blocks
+    /// before it.
+    pub goal: PhysicalBlock,
+    /// Maximum number of blocks.
+    pub count: u32,
+    /// Number of blocks after them that are left to the file, for which it will ask next.
+    pub window: u32,
+    /// The file, if its blocks follow each other.
+    pub owner: Option<InodeNumber>,
+}
+
+/// Allocates at most as many contiguous blocks as are wanted, as near to the goal as there are so many,
+/// and marks them as used.
 ///
 /// # Errors
 /// [`Error::NoSpace`] if no block is free.
 pub(crate) fn allocate(
     handle: &mut Handle<'_>,
     zone: &SystemZone,
-    goal: PhysicalBlock,
-    want: u32,
+    request: Request,
 ) -> Result<BlockRun, Stop> {
     let available = u32::try_from(handle.available()).unwrap_or(u32::MAX);
     if available == 0 {
         return Err(Error::NoSpace.into());
     }
-    let want = want.clamp(1, available);
+    let count = request.count.clamp(1, available);
+    let whole = Request { count: count.saturating_add(request.window), ..request };
+    let is_enough = |run: &BlockRun| run.start() == request.goal || run.count() >= count.into();
+    let mut best = find(handle, zone, whole, true)?;
+    if !best.as_ref().is_some_and(is_enough) {
+        // Windows of others are taken only if there is nothing as long elsewhere.
+        best = longer(best, find(handle, zone, Request { count, ..request }, false)?);
+    }
+    let run = best.ok_or(Error::NoSpace)?.part(0, count.into());
+    mark(handle, zone, run, true)?;
+    handle.changes.allocated = handle.changes.allocated.saturating_add(run.count());
+    if let Some(inode) = request.owner
+        && let Some(window) = BlockRun::new(run.end(), request.window.into())
+    {
+        handle.changes.window = Some((inode, window));
+    }
+    Ok(run)
+}
+
+/// Returns a run of free blocks that a request is for; with `keeps_windows` none that are left to other
+/// files.
+fn find(
+    handle: &Handle<'_>,
+    zone: &SystemZone,
+    request: Request,
+    keeps_windows: bool,
+) -> Result<Option<BlockRun>, Stop> {
     let groups = handle.superblock().groups_count().max(1);
-    let first = group_of(handle, goal).min(groups.saturating_sub(1));
+    let first = group_of(handle, request.goal).min(groups.saturating_sub(1));
     let mut best: Option<BlockRun> = None;
     for step in 0..groups {
         if step >= GROUPS_FOR_LENGTH && best.is_some() {
@@ -42,9 +82,8 @@ pub(crate) fn allocate(
         let number = u64::from(first).saturating_add(step.into());
         let number = number.checked_rem(groups.into()).unwrap_or(0);
         let number = u32::try_from(number).unwrap_or(0);
-        let found = match search(handle, zone, number, goal, want.max(1)) {
-            Ok(Some(found)) => found,
-            Ok(None) => continue,
+        let found = match search(handle, zone, number, request, keeps_windows) {
+            Ok(found) => found,
             // A damaged group is left as it is.
             Err(Stop::Fail(Error::Corrupt(damage))) => {
                 log::warn!("{damage}: no blocks are allocated there");
@@ -52,18 +91,20 @@ pub(crate) fn allocate(
             }
             Err(stop) => return Err(stop),
         };
-        if found.start() == goal || found.count() >= want.into() {
-            best = Some(found);
-            break;
+        let is_best =
+            |run: &BlockRun| run.start() == request.goal || run.count() >= u64::from(request.count);
+        if found.as_ref().is_some_and(is_best) {
+            return Ok(found);
         }
-        if best.is_none_or(|best| found.count() > best.count()) {
-            best = Some(found);
-        }
+        best = longer(best, found);
     }
-    let run = best.ok_or(Error::NoSpace)?;
-    mark(handle, zone, run, true)?;
-    handle.changes.allocated = handle.changes.allocated.saturating_add(run.count());
-    Ok(run)
+    Ok(best)
+}
+
+/// Returns the longer one of two runs, and the first one if both are as long.
+fn longer(first: Option<BlockRun>, second: Option<BlockRun>) -> Option<BlockRun> {
+    let length = |run: Option<BlockRun>| run.map_or(0, |run| run.count());
+    if length(second) > length(first) { second } else { first }
 }
 
 /// Marks free blocks as used that a file has got already.
@@ -106,14 +147,19 @@ fn search(
     handle: &Handle<'_>,
     zone: &SystemZone,
     number: u32,
-    goal: PhysicalBlock,
-    want: u32,
+    request: Request,
+    keeps_windows: bool,
 ) -> Result<Option<BlockRun>, Stop> {
+    let Request { goal, count: want, owner, .. } = request;
     if handle.group(number)?.free_clusters == 0 {
         return Ok(None);
     }
     let mut group = Group::load(handle, zone, number)?;
-    for run in handle.excluded(group.blocks) {
+    let mut excluded = handle.excluded(group.blocks);
+    if keeps_windows {
+        excluded.extend(handle.windows_of_others(owner, group.blocks));
+    }
+    for run in excluded {
         let range = group.range(run);
         bitmap::fill(&mut group.bits, range, true);
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use zerocopy::IntoBytes;
 
-use crate::alloc;
+use crate::alloc::{self, Request};
 use crate::error::Error;
 use crate::file::system_zone::SystemZone;
 use crate::format::corrupt::Structure;
@@ -300,7 +300,8 @@ impl Tree<'_, '_> {
         let index = self.inode.number().get().saturating_sub(1);
         let group = index.checked_div(superblock.inodes_per_group).unwrap_or(0);
         let goal = superblock.group_start(group);
-        let run = alloc::allocate(self.handle, self.zone, goal, 1)?;
+        let request = Request { goal, count: 1, window: 0, owner: None };
+        let run = alloc::allocate(self.handle, self.zone, request)?;
         self.inode.add_blocks(superblock, 1);
         Ok(run.start())
     }

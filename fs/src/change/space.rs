@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use crate::alloc;
+use crate::alloc::windows::WINDOW_BYTES_MAX;
+use crate::alloc::{self, Request};
 use crate::blocks::device::WriteRange;
 use crate::change::JournaledFilesystem;
 use crate::change::extents::{Found, Tree};
@@ -444,7 +445,10 @@ fn fill_hole(tree: &mut Tree<'_, '_>, range: Range<u64>) -> Result<u64, Stop> {
     let goal = goal(tree, range.start)?;
     let want = end.saturating_sub(range.start).min(BLOCKS_MAX);
     let want = u32::try_from(want).unwrap_or(1);
-    let run = alloc::allocate(tree.handle, tree.zone, goal, want)?;
+    let window = window(tree, range.start);
+    let owner = (window > 0).then_some(tree.inode.number());
+    let request = Request { goal, count: want, window, owner };
+    let run = alloc::allocate(tree.handle, tree.zone, request)?;
     let end = range.start.saturating_add(run.count());
     tree.replace(range.start..end, Some((run, true)))?;
     add_blocks(tree, run.count())?;
@@ -480,6 +484,18 @@ fn goal(tree: &Tree<'_, '_>, at: u64) -> Result<PhysicalBlock, Stop> {
         group = (group & !flex.wrapping_sub(1)).saturating_add(1);
     }
     Ok(superblock.group_start(group.min(superblock.groups_count().saturating_sub(1))))
+}
+
+/// Returns the number of blocks that are left to a file for its growth when it gets blocks from `at` on:
+/// as many as it has. There are none for its first blocks, after which most files do not grow.
+fn window(tree: &Tree<'_, '_>, at: u64) -> u32 {
+    let superblock = tree.handle.superblock();
+    let blocks = tree.inode.size().div_ceil(superblock.block_size().into());
+    if at.saturating_add(1) < blocks {
+        return 0;
+    }
+    let most = WINDOW_BYTES_MAX.wrapping_shr(superblock.geometry.block_bits);
+    u32::try_from(blocks).unwrap_or(most).min(most)
 }
 
 /// Frees all blocks in a range of a file.

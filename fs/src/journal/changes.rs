@@ -28,6 +28,8 @@ pub(crate) struct Changes {
     pub is_reserved: bool,
     /// Number of blocks that were allocated.
     pub allocated: u64,
+    /// Free blocks that are left to an inode that grows.
+    pub window: Option<(InodeNumber, BlockRun)>,
     /// Blocks that were freed.
     pub freed: Vec<BlockRun>,
     /// The inode that they belonged to.

@@ -100,6 +100,15 @@ impl<'a> Handle<'a> {
         available.saturating_sub(self.changes.allocated)
     }
 
+    /// Returns the parts of a run of blocks that are left to files other than `owner`.
+    pub(crate) fn windows_of_others(
+        &self,
+        owner: Option<InodeNumber>,
+        run: BlockRun,
+    ) -> impl Iterator<Item = BlockRun> {
+        self.state.windows.of_others(owner, run)
+    }
+
     /// Replaces the descriptor of a block group.
     pub(crate) fn set_group(
         &mut self,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::alloc::windows::Windows;
 use crate::blocks::block_cache::Block;
 use crate::change::delayed::Reserved;
 use crate::error::Error;
@@ -39,6 +40,8 @@ pub(crate) struct State {
     pub excluded: RunSet,
     /// Number of free blocks, with the excluded ones.
     pub free: u64,
+    /// Free blocks that are left to files that grow.
+    pub windows: Windows,
     /// Number of free blocks that are promised to data in the cache.
     pub reserved: Reserved,
     /// Blocks that were freed by durable transactions while requests of their inode were in flight.
@@ -64,6 +67,7 @@ impl State {
             committed_tid: tid.wrapping_sub(1),
             excluded: RunSet::default(),
             free,
+            windows: Windows::default(),
             reserved,
             held: Vec::new(),
             is_aborted: false,
@@ -102,6 +106,9 @@ impl State {
             self.running.revoke(number);
         }
         self.free = self.free.saturating_sub(changes.allocated);
+        if let Some((inode, window)) = changes.window {
+            self.windows.advance(inode, window);
+        }
         for &run in &changes.freed {
             self.free = self.free.saturating_add(run.count());
             self.excluded.insert(run);

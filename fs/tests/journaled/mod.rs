@@ -12,6 +12,7 @@ mod group_commit;
 mod hostile;
 mod open_files;
 mod power;
+mod quality;
 mod recorder;
 mod recovery;
 mod space;
