@@ -18,6 +18,11 @@ const VARIANTS: &[(&str, &str)] = &[
     ("4k, nothing", "-t ext4 -b 4096 -O ^metadata_csum,^64bit"),
     ("1k, meta_bg", "-t ext4 -b 1024 -g 1024 -O meta_bg,^resize_inode"),
     ("1k, csum seed", "-t ext4 -b 1024 -O metadata_csum_seed"),
+    (
+        "4k, meta_bg, no flex_bg, orphan file",
+        "-t ext4 -O meta_bg,^resize_inode,^flex_bg,orphan_file",
+    ),
+    ("1k, uninit_bg, no flex_bg", "-t ext4 -b 1024 -g 1024 -O ^metadata_csum,uninit_bg,^flex_bg"),
 ];
 
 /// Makes changes here, and leaves the filesystem closed, or as a crash after a sync does.
@@ -79,13 +84,12 @@ fn turns_with_crashes() {
     for at in 0..5 {
         fs::write(source.join(format!("file-{at}")), [at; 3000]).unwrap();
     }
-    let variants = if long { VARIANTS } else { &VARIANTS[..4] };
-    for (seed, &(name, options)) in (0..).zip(variants) {
+    for (seed, &(name, options)) in (0..).zip(VARIANTS) {
         let image = dir.path().join("image");
         mke2fs(&image, "32M", &options.split(' ').collect::<Vec<_>>(), Some(&source));
         let mut models: Vec<Vec<u8>> = (0..5).map(|at| vec![at; 3000]).collect();
         let mut random = Rng::new(seed);
-        for round in 0..if long { 50 } else { 6 } {
+        for round in 0..if long { 50 } else { 4 } {
             let crash = random.below(2) == 0;
             match round % 2 {
                 0 => our_turn(&image, &mut random, &mut models, crash),
