@@ -4,8 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use nvio_ext4::{Error, Filesystem, JournaledFilesystem, NotWritable, Options, Timestamp};
+use nvio_iomap::{ImageQueue, PageCache};
 use nvio_testkit::random::Rng;
 
+use super::open_files::Disk;
 use super::recorder::{Event, Recorder, cuts};
 use super::{check, file, image, open};
 use crate::common::{self, Mount, debugfs, view};
@@ -472,4 +474,54 @@ fn threads_that_sync_files_of_their_own() {
     for number in numbers {
         assert_eq!(found.inode(number).unwrap().size(), ROUNDS * 1024);
     }
+}
+
+#[test]
+fn cached_data_is_durable_before_its_fast_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cut");
+    let mut random = Rng::new(2);
+    let base = image(dir.path(), VARIANTS[1].1);
+    let device = Recorder::new(base.clone());
+    let fs = open(&device);
+    let number = file(&fs, 0).number();
+    fs.truncate(number, 0).unwrap();
+    fs.sync().unwrap();
+    let cache = PageCache::new(ImageQueue::new(Disk(device.clone()), 32).unwrap(), 4 << 20);
+    let mut cached = fs.cached_file(&fs.inode(number).unwrap(), &cache).unwrap();
+    let (mut size, mut promises, mut flushes) = (0u64, vec![(device.calls(), 0)], 0);
+    for length in [4096, 300_000, 100, 8192, 500_000, 5000] {
+        let before = device.calls();
+        let data: Vec<u8> = (size..size + length).map(|pos| byte(0, pos)).collect();
+        let mut done = 0;
+        while done < data.len() {
+            done += cached.write_at(size + done as u64, &data[done..]).unwrap();
+        }
+        cached.sync_all().unwrap();
+        size += length;
+        promises.push((device.calls(), size));
+        let events = device.events().split_off(before);
+        let flush = events.iter().position(|event| matches!(event, Event::Flush));
+        let plain = |event: &Event| matches!(event, Event::Write { durable: false, .. });
+        assert_eq!(events.iter().rposition(plain).map(|at| at + 1), flush, "{length}");
+        let last = flush.map_or(events.len() - 1, |at| at + 1);
+        assert_eq!(last, events.len() - 1, "{length}: the fast commit is one write");
+        flushes += u32::from(flush.is_some());
+    }
+    assert!(flushes >= 2, "{flushes}");
+    let first = promises[0].0;
+    cuts(&base, &device.events(), &mut random, 2, |at, state| {
+        if at < first {
+            return;
+        }
+        let found = Filesystem::open(state.clone()).unwrap();
+        fs::write(&path, &state).unwrap();
+        let contents =
+            common::read_file(&found, &fs::File::open(&path).unwrap(), &file_of(&found, 0));
+        let least = promises.iter().rev().find(|promise| promise.0 <= at).unwrap().1;
+        let size = contents.len() as u64;
+        assert!(size >= least, "cut at {at}: {size} bytes, but {least} were durable");
+        let wrong = (0..).zip(&contents).find(|&(pos, &found)| found != byte(0, pos));
+        assert_eq!(wrong, None, "cut at {at}");
+    });
 }

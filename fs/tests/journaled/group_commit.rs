@@ -13,6 +13,13 @@ use super::{file, image};
 /// The begin of a commit block: magic number and type.
 const COMMIT: [u8; 8] = [0xc0, 0x3b, 0x39, 0x98, 0, 0, 0, 2];
 
+/// The begins of fast commits: a head, or a range of blocks, with their lengths.
+const FAST_COMMITS: [[u8; 4]; 2] = [[9, 0, 8, 0], [1, 0, 16, 0]];
+
+fn is_commit(bytes: &[u8]) -> bool {
+    bytes.starts_with(&COMMIT) || FAST_COMMITS.iter().any(|begin| bytes.starts_with(begin))
+}
+
 /// Bytes of an append.
 const PIECE: u64 = 4096;
 
@@ -55,7 +62,7 @@ impl BlockSource for SlowCommits {
 
 impl BlockDevice for SlowCommits {
     fn write_many(&self, ranges: &[WriteRange<'_>], durable: bool) -> Result<(), SourceError> {
-        if ranges.iter().any(|range| range.bytes.starts_with(&COMMIT)) {
+        if ranges.iter().any(|range| is_commit(range.bytes)) {
             self.commits.fetch_add(1, Ordering::Relaxed);
             self.wait_for_writers();
         }
@@ -99,9 +106,10 @@ fn commits(base: &[u8], writers: usize, rounds: u64) -> usize {
 fn writers_share_commits() {
     const ROUNDS: u64 = 30;
     let dir = tempfile::tempdir().unwrap();
-    let base = image(dir.path(), "-t ext4 -b 4096 -J size=4");
-    for writers in [4, 8, 16] {
-        let commits = commits(&base, writers, ROUNDS);
+    let fast = "-t ext4 -b 4096 -J size=5,fast_commit_size=256 -O fast_commit";
+    let bases = ["-t ext4 -b 4096 -J size=4", fast].map(|options| image(dir.path(), options));
+    for (base, writers) in bases.iter().flat_map(|base| [4, 8, 16].map(|writers| (base, writers))) {
+        let commits = commits(base, writers, ROUNDS);
         let syncs = writers * ROUNDS as usize;
         println!("{writers} writers: {commits} commits for {syncs} syncs");
         assert!(syncs * 20 >= commits * writers * 9, "{writers} writers: {commits} commits");
