@@ -275,15 +275,38 @@ mod tests {
 
     const SIZE: usize = 4096;
 
-    /// An empty log of 64 blocks.
-    fn log() -> Log {
+    /// An empty log of `blocks` blocks of a filesystem with fast commits.
+    fn log_of(blocks: u32) -> Log {
         let mut head = vec![0; SIZE];
-        for (at, value) in [(0, MAGIC), (4, 4), (0xc, 4096), (0x10, 64), (0x14, 1), (0x18, 5)] {
+        for (at, value) in [(0, MAGIC), (4, 4), (0xc, 4096), (0x10, blocks), (0x14, 1), (0x18, 5)] {
             head[at..at + 4].copy_from_slice(&value.to_be_bytes());
         }
-        let places = [BlockRun::new(100.into(), 64).unwrap()];
-        let format = Format { wide: true, checksums: true, fast_commits: false };
+        let places = [BlockRun::new(100.into(), blocks.into()).unwrap()];
+        let format = Format { wide: true, checksums: true, fast_commits: true };
         Log::new(places.into(), head, format).unwrap()
+    }
+
+    fn log() -> Log {
+        log_of(64)
+    }
+
+    #[test]
+    fn the_area_for_fast_commits_is_left_out_of_the_log() {
+        assert!(!log().has_fast_commits(), "a small journal has no area");
+        assert_eq!(log().length(), 63);
+        let mut log = log_of(1280);
+        assert_eq!(
+            (log.superblock.log.clone(), log.superblock.fast_commit.clone()),
+            (1..1024, Some(1025..1280))
+        );
+        // Three blocks of tags, and one without.
+        log.fast_used = 252 - 1;
+        let tags = |count| vec![vec![7; 2500]; count];
+        assert_eq!(log.fast_commit(&tags(3), 5).unwrap().len(), 4 * SIZE);
+        assert_eq!(log.fast_commit(&tags(2), 5).unwrap().len(), 2 * SIZE);
+        assert!(log.fast_commit(&tags(4), 5).is_none());
+        log.fast_used = 254;
+        assert!(log.fast_commit(&tags(1), 5).is_none());
     }
 
     #[test]
