@@ -8,10 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nvio_ext4::{Filesystem, InodeNumber, JournaledFilesystem};
+use nvio_ext4::{Filesystem, InodeNumber, JournaledFile, JournaledFilesystem};
+use nvio_iomap::{CachedFile, FileQueue, ImageQueue, PageCache};
 use nvio_testkit::random::Rng;
 
 use super::open;
+use super::open_files::Disk as Image;
 use super::recorder::{Disk, Event, Recorder, SECTOR, cut_disks};
 use crate::common::compare::compare_with;
 use crate::common::{self, Mount};
@@ -105,6 +107,8 @@ struct Promise {
 
 /// A recorded workload, with the files after each change.
 struct Workload {
+    /// Data went through a cache, so that sizes and contents arrive later than the change was made.
+    is_cached: bool,
     base: Disk,
     events: Vec<Event>,
     states: Vec<Vec<Model>>,
@@ -122,9 +126,10 @@ struct Last {
 }
 
 impl Workload {
-    fn record(bytes: Vec<u8>, random: &mut Rng) -> Self {
+    fn record(bytes: Vec<u8>, is_cached: bool, random: &mut Rng) -> Self {
         let device = Recorder::new(bytes);
         let fs = open(&device);
+        let mut cached = is_cached.then(|| Cached::new(&device));
         let numbers: Vec<_> =
             (0..FILES).map(|at| fs.lookup(format!("/file-{at}")).unwrap().number()).collect();
         // The place in the log at which the workload begins: near its end, so that it full_logs, or not.
@@ -142,7 +147,12 @@ impl Workload {
             let at = random.below(FILES as u64) as usize;
             made.push(calls());
             let size = now[at].contents.len();
-            apply(&fs, numbers[at], &mut now[at], random);
+            match &mut cached {
+                Some(cached) if random.below(2) == 0 => {
+                    cached.write(&fs, (at, numbers[at]), &mut now[at], random);
+                }
+                _ => apply(&fs, numbers[at], &mut now[at], random),
+            }
             states.push(now.clone());
             last.change[at] = change;
             if now[at].contents.len() != size {
@@ -152,17 +162,28 @@ impl Workload {
             let mut contents = [0; FILES];
             let metadata = match random.below(6) {
                 0 => {
+                    for file in
+                        cached.iter_mut().flat_map(|cached| cached.files.iter_mut().flatten())
+                    {
+                        file.sync_data().unwrap();
+                    }
                     fs.sync().unwrap();
                     contents = [change; FILES];
                     change
                 }
                 1 | 2 => {
-                    fs.sync_inode(numbers[at]).unwrap();
+                    match cached.as_mut().and_then(|cached| cached.files[at].as_mut()) {
+                        Some(file) => file.sync_all().unwrap(),
+                        None => fs.sync_inode(numbers[at]).unwrap(),
+                    }
                     contents[at] = last.change[at];
                     last.change[at]
                 }
                 3 => {
-                    fs.sync_data(numbers[at]).unwrap();
+                    match cached.as_mut().and_then(|cached| cached.files[at].as_mut()) {
+                        Some(file) => file.sync_data().unwrap(),
+                        None => fs.sync_data(numbers[at]).unwrap(),
+                    }
                     contents[at] = last.change[at];
                     last.size[at]
                 }
@@ -170,11 +191,29 @@ impl Workload {
             };
             promises.push(Promise { calls: calls(), metadata, contents });
         }
+        drop(cached);
         fs.close().unwrap();
         let all = states.len() - 1;
         promises.push(Promise { calls: calls(), metadata: all, contents: [all; FILES] });
         let events = device.events()[before..].to_vec();
-        Self { base, events, states, made, promises }
+        Self { is_cached, base, events, states, made, promises }
+    }
+
+    /// Panics unless a file whose data was cached is as it may be: of some size, and each sector of one of
+    /// the `states`.
+    fn check_cached(&self, what: &str, file: usize, states: &[Vec<Model>], found: &Model) {
+        let sizes = || states.iter().map(|state| state[file].contents.len());
+        let size = found.contents.len();
+        assert!(
+            sizes().min() <= Some(size) && Some(size) <= sizes().max(),
+            "{what}: file {file} has {size} bytes"
+        );
+        let has = |state: &Vec<Model>| state[file].permissions == found.permissions;
+        assert!(self.states.iter().any(has), "{what}: permissions of file {file}");
+        for (index, sector) in found.contents.chunks(SECTOR).enumerate() {
+            let known = states.iter().any(|state| state[file].has(index, sector));
+            assert!(known, "{what}: file {file}, sector {index} is of none of the states");
+        }
     }
 
     /// Panics unless the files after a cut before call `at` are as they may be: sizes and permissions
@@ -182,6 +221,13 @@ impl Workload {
     fn check(&self, what: &str, at: usize, found: &[Model]) {
         let most = self.made.iter().filter(|&&calls| calls <= at).count();
         let promises = || self.promises.iter().filter(|promise| promise.calls <= at);
+        if self.is_cached {
+            for (file, found) in found.iter().enumerate() {
+                let least = promises().map(|promise| promise.contents[file]).max().unwrap_or(0);
+                self.check_cached(what, file, &self.states[least..=most], found);
+            }
+            return;
+        }
         let least = promises().map(|promise| promise.metadata).max().unwrap_or(0);
         let metadata = |files: &[Model]| files.iter().map(Model::metadata).collect::<Vec<_>>();
         let known = metadata(found);
@@ -200,6 +246,62 @@ impl Workload {
                 );
             }
         }
+    }
+}
+
+/// Files that are open in a cache.
+struct Cached {
+    device: Recorder,
+    cache: PageCache,
+    files: Vec<Option<CachedFile<JournaledFile>>>,
+}
+
+impl Cached {
+    fn new(device: &Recorder) -> Self {
+        let queue = ImageQueue::new(Image(device.clone()), 32).unwrap();
+        let cache = PageCache::new(queue, 512 << 10);
+        Self { device: device.clone(), cache, files: (0..FILES).map(|_| None).collect() }
+    }
+
+    /// Writes to a file through the cache or past it, or closes it.
+    fn write(
+        &mut self,
+        fs: &JournaledFilesystem,
+        (file, number): (usize, InodeNumber),
+        model: &mut Model,
+        random: &mut Rng,
+    ) {
+        let size = model.contents.len() as u64;
+        let kind = random.below(8);
+        let pos = if kind < 3 { size } else { random.below(size + 20_000) };
+        let length = 1 + random.below(60_000);
+        let data = random.bytes(length);
+        let inode = fs.inode(number).unwrap();
+        let (mut at, mut data) = (pos, &data[..]);
+        match kind {
+            7 => {
+                self.files[file] = None;
+                return;
+            }
+            6 if data.len() >= SECTOR => {
+                at &= !(SECTOR as u64 - 1);
+                data = &data[..data.len() & !(SECTOR - 1)];
+                let queue = ImageQueue::new(Image(self.device.clone()), 32).unwrap();
+                let mut direct = fs.open_file(&inode).unwrap();
+                direct.write_at(&mut FileQueue::new(queue), at, data).unwrap();
+            }
+            _ => {
+                let cached = self.files[file]
+                    .get_or_insert_with(|| fs.cached_file(&inode, &self.cache).unwrap());
+                let mut done = 0;
+                while done < data.len() {
+                    done += cached.write_at(at + done as u64, &data[done..]).unwrap();
+                }
+            }
+        }
+        let (at, contents) = (at as usize, Arc::make_mut(&mut model.contents));
+        contents.resize(contents.len().max(at + data.len()), 0);
+        contents[at..at + data.len()].copy_from_slice(data);
     }
 }
 
@@ -320,12 +422,12 @@ struct Seen {
 }
 
 /// Plays a workload, and cuts the power at each call of the device.
-fn play(seed: u64, dir: &Path, long: bool, seen: &Seen) {
+fn play(seed: u64, is_cached: bool, dir: &Path, long: bool, seen: &Seen) {
     let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
     let mut random = Rng::new(seed);
     let &(name, size, options) = random.pick(VARIANTS);
-    let workload = Workload::record(image(dir, size, options), &mut random);
-    // A flush is a part of a checkpoint only: the log was full, or the filesystem was closed.
+    let workload = Workload::record(image(dir, size, options), is_cached, &mut random);
+    // Without a cache, a flush is a part of a checkpoint: the log was full, or the filesystem was closed.
     let flushes = workload.events.iter().filter(|event| matches!(event, Event::Flush)).count();
     seen.full_logs.fetch_add(flushes as u64 - 1, Ordering::Relaxed);
     let cuts = workload.events.len() as u64 + 1;
@@ -348,10 +450,19 @@ fn play(seed: u64, dir: &Path, long: bool, seen: &Seen) {
 
 #[test]
 fn random_changes_of_several_files_survive_every_cut() {
+    play_all(false);
+}
+
+#[test]
+fn writes_through_the_cache_and_past_it_survive_every_cut() {
+    play_all(true);
+}
+
+fn play_all(is_cached: bool) {
     let long = std::env::var_os("NVIO_LONG").is_some();
     let seen = Seen::default();
     if let Ok(seed) = std::env::var("NVIO_SEED") {
-        play(seed.parse().unwrap(), tempfile::tempdir().unwrap().path(), long, &seen);
+        play(seed.parse().unwrap(), is_cached, tempfile::tempdir().unwrap().path(), long, &seen);
         return;
     }
     let (seeds, next) = (if long { 1000 } else { 30 }, AtomicU64::new(0));
@@ -363,7 +474,7 @@ fn random_changes_of_several_files_survive_every_cut() {
                 while let seed = next.fetch_add(1, Ordering::Relaxed)
                     && seed < seeds
                 {
-                    play(seed, dir.path(), long, &seen);
+                    play(seed, is_cached, dir.path(), long, &seen);
                 }
             });
         }
