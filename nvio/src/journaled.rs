@@ -2,20 +2,23 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nvio_ext4::{Inode, JournaledFilesystem, Timestamp};
+use nvio_iomap::{DiskQueue, PageCache, WritableDisk};
 
 use crate::device::Device;
 use crate::error::Error;
+use crate::journaled_file::JournaledFile;
 use crate::location::Location;
 use crate::options::OpenOptions;
+use crate::pool::Pool;
 
 /// A filesystem whose files can grow and shrink, and whose metadata can be changed, through its
 /// journal. Cheap to clone; threads share it. It dereferences to the
 /// [filesystem](JournaledFilesystem), which has the calls by inode number.
 ///
-/// A change is in memory when a call returns, and durable after [`sync`](JournaledFilesystem::sync).
+/// A change is in memory when a call returns, and durable after [`sync`](Self::sync).
 /// No other program may have the filesystem open. A filesystem that was not unmounted is recovered
 /// first, on the device.
 ///
@@ -44,10 +47,42 @@ pub struct JournaledVolume {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    // Fields drop in order: the filesystem is closed before the device.
-    filesystem: JournaledFilesystem,
-    _device: Device,
+pub(crate) struct Inner {
+    // Fields drop in order: queues and the filesystem before the device.
+    pub(crate) queues: Pool<nvio_ext4::FileQueue<WritableDisk>>,
+    /// Created for the first file that is read or written through it.
+    cache: Mutex<Option<PageCache>>,
+    /// Largest number of bytes of the cache.
+    cache_bytes: usize,
+    depth: u16,
+    pub(crate) filesystem: JournaledFilesystem,
+    disk: WritableDisk,
+    device: Device,
+}
+
+impl Inner {
+    pub(crate) fn queue(&self) -> Result<nvio_ext4::FileQueue<WritableDisk>, Error> {
+        Ok(nvio_ext4::FileQueue::new(self.disk_queue()?))
+    }
+
+    fn disk_queue<C>(&self) -> Result<DiskQueue<C, WritableDisk>, Error> {
+        Ok(DiskQueue::new(self.device.controller(), &self.disk, self.depth)?)
+    }
+
+    /// Returns the cache of all files.
+    pub(crate) fn cache(&self) -> Result<PageCache, Error> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cache) = &*cache {
+            return Ok(cache.clone());
+        }
+        Ok(cache.insert(PageCache::new(self.disk_queue()?, self.cache_bytes)).clone())
+    }
+
+    /// Writes the dirty data of all files to the device, and makes it durable.
+    fn sync_cache(&self) -> Result<(), Error> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        cache.map_or(Ok(()), |cache| Ok(cache.sync()?))
+    }
 }
 
 impl fmt::Debug for JournaledVolume {
@@ -80,7 +115,11 @@ impl OpenOptions {
         let filesystem =
             JournaledFilesystem::open(device.block_device(&location)?, self.filesystem);
         let filesystem = filesystem.map_err(refused)?;
-        Ok(JournaledVolume { inner: Arc::new(Inner { filesystem, _device: device }) })
+        let disk = device.writable_disk(&location)?;
+        let (queues, cache) = (Pool::new(), Mutex::default());
+        let (cache_bytes, depth) = (self.page_cache(), self.queue_depth);
+        let inner = Inner { queues, cache, cache_bytes, depth, filesystem, disk, device };
+        Ok(JournaledVolume { inner: Arc::new(inner) })
     }
 }
 
@@ -108,6 +147,37 @@ impl JournaledVolume {
     /// As [`OpenOptions::open_journaled`].
     pub fn open(location: impl Into<Location>) -> Result<Self, Error> {
         OpenOptions::new().open_journaled(location)
+    }
+
+    /// Opens the regular file at `path` for reading and writing.
+    ///
+    /// See the [example](JournaledFile#examples).
+    ///
+    /// # Errors
+    /// [`Error::Path`] if there is no such file, it is damaged, or it may not be written to.
+    pub fn open_file(&self, path: impl AsRef<[u8]>) -> Result<JournaledFile, Error> {
+        let file = self.at(path.as_ref(), JournaledFilesystem::open_file)?;
+        Ok(JournaledFile::new(file, Arc::clone(&self.inner)))
+    }
+
+    /// Makes all data and all changes durable that were written so far, through any open file.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Iomap`]: a failure of the device. An error of a write through the cache
+    /// is that of the next sync of its file.
+    ///
+    /// # Examples
+    /// ```
+    /// # let sample = nvio_testkit::image::Sample::new();
+    /// let volume = nvio::JournaledVolume::open(sample.path())?;
+    /// volume.open_file("/hello.txt")?.write_at(0, b"J")?;
+    /// volume.set_permissions("/table.db", 0o600)?;
+    /// volume.sync()?;
+    /// # Ok::<(), nvio::Error>(())
+    /// ```
+    pub fn sync(&self) -> Result<(), Error> {
+        self.inner.sync_cache()?;
+        self.inner.filesystem.sync().map_err(Error::File)
     }
 
     /// Writes `data` at byte `pos` of the file at `path`, which grows if it ends before the data does;
@@ -199,6 +269,7 @@ impl JournaledVolume {
     /// # Errors
     /// [`Error::File`]: the next open recovers the filesystem.
     pub fn close(self) -> Result<(), Error> {
+        self.inner.sync_cache()?;
         self.inner.filesystem.clone().close().map_err(Error::File)
     }
 

@@ -166,6 +166,13 @@ fn lock(delayed: &Mutex<Delayed>) -> MutexGuard<'_, Delayed> {
 }
 
 impl JournaledFile {
+    /// Returns the size of the file on the device, in bytes, also after changes by others.
+    ///
+    /// See the [example](JournaledFilesystem#open-files).
+    pub fn size_now(&self) -> u64 {
+        self.file.open_inode().size()
+    }
+
     /// Returns the filesystem of the file.
     pub(super) fn journaled(&self) -> &JournaledFilesystem {
         &self.fs

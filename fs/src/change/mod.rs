@@ -101,6 +101,7 @@ use crate::number::InodeNumber;
 /// fs.sync_data(inode.number())?;
 /// let mut text = [0; 22];
 /// assert_eq!(direct.read_at(&mut queue, 0, &mut text)?, 22);
+/// assert_eq!(direct.size_now(), 5120);
 /// assert_eq!(&text, b"Hello, world, and more");
 /// # drop((cached, direct));
 /// # fs.close()?;

@@ -80,6 +80,7 @@ pub(super) const BUFFERED: IoFlags =
 /// file.punch_hole(4096..8192, || Ok(()))?;
 /// file.move_blocks(8192, 1 << 20, || Ok(()))?;
 /// file.sync_all()?;
+/// cache.sync()?;
 /// assert!(file.invalidate(0..u64::MAX), "nothing is cached now");
 /// file.mappings_changed();
 /// let weak = file.downgrade();

@@ -56,6 +56,20 @@ impl PageCache {
         self.0.size
     }
 
+    /// Writes the dirty data of all files to the device, and makes it durable. An error of a write is that
+    /// of the next sync of its file.
+    ///
+    /// See the [example](crate::CachedFile#examples).
+    ///
+    /// # Errors
+    /// If the flush fails.
+    pub fn sync(&self) -> Result<(), Error> {
+        wait::block_on(async {
+            self.0.clean_files().await;
+            self.0.flush().await
+        })
+    }
+
     /// Returns the bytes of data that the cache has, and those of them that are dirty.
     ///
     /// See the [example](crate::CachedFile#examples).

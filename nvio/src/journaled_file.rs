@@ -1,0 +1,265 @@
+//! An open file that grows.
+
+use std::fmt;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use nvio_iomap::{CachedFile, FileError, IoArgs, IoFlags};
+
+use crate::error::Error;
+use crate::file::position;
+use crate::journaled::Inner;
+use crate::writable_file::IoMode;
+
+/// An open file of a [`JournaledVolume`](crate::JournaledVolume), which grows when it is written after its
+/// end.
+///
+/// Direct and buffered I/O on one file see each other's data. [`io::Read`] and [`io::Write`] are
+/// buffered. Calls of the volume by path and of the filesystem by inode number see it, too.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// use std::io::{Read, Seek, SeekFrom, Write};
+///
+/// use nvio::IoMode;
+/// use nvio::iomap::{IoArgs, IoFlags};
+///
+/// let volume = nvio::JournaledVolume::open(&image)?;
+/// let mut file = volume.open_file("/hello.txt")?;
+///
+/// // Many small writes to the cache become few commands, and extents as long as possible.
+/// for record in 0..1000 {
+///     file.write_at(record * 10, b"0123456789")?;
+/// }
+/// assert_eq!(file.size(), 10_000);
+/// file.sync_all()?;
+///
+/// // A record that is durable when the call returns: its block, its place in the file, and the size.
+/// let durably = IoArgs::at(10_000).flags(IoFlags::DSYNC);
+/// file.write_at_with(IoMode::Writethrough, durably, b"commit")?;
+/// let mut text = [0; 6];
+/// assert_eq!(file.read_at_with(IoMode::Direct, 10_000, &mut text)?, 6);
+/// assert_eq!(&text, b"commit");
+///
+/// // As a stream.
+/// file.seek(SeekFrom::End(0))?;
+/// file.write_all(b", and more")?;
+/// file.seek(SeekFrom::Current(-4))?;
+/// file.read_exact(&mut text[..4])?;
+/// assert_eq!(&text[..4], b"more");
+///
+/// // Its size and its blocks.
+/// file.set_len(5000)?;
+/// file.punch_hole(0, 4096)?;
+/// assert_eq!(file.read_at(4090, &mut text)?, 6);
+/// file.sync_data()?;
+/// drop(file);
+/// volume.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct JournaledFile {
+    // Dropped before the device that they are on.
+    file: nvio_ext4::JournaledFile,
+    cached: Option<CachedFile<nvio_ext4::JournaledFile>>,
+    /// Position of the stream in bytes.
+    position: u64,
+    volume: Arc<Inner>,
+}
+
+impl fmt::Debug for JournaledFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.file.fmt(f)
+    }
+}
+
+impl Deref for JournaledFile {
+    type Target = nvio_ext4::JournaledFile;
+
+    fn deref(&self) -> &Self::Target {
+        &self.file
+    }
+}
+
+impl DerefMut for JournaledFile {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.file
+    }
+}
+
+impl JournaledFile {
+    pub(crate) fn new(file: nvio_ext4::JournaledFile, volume: Arc<Inner>) -> Self {
+        Self { file, cached: None, position: 0, volume }
+    }
+
+    /// Returns the file in the cache, and opens it there for the first time.
+    fn cached(&mut self) -> Result<&mut CachedFile<nvio_ext4::JournaledFile>, Error> {
+        let Self { file, cached, volume, .. } = self;
+        match cached {
+            Some(cached) => Ok(cached),
+            None => {
+                let new = volume.filesystem.cached_file(file.inode(), &volume.cache()?)?;
+                Ok(cached.insert(new))
+            }
+        }
+    }
+
+    /// Returns the size in bytes, with data that is only in the cache.
+    ///
+    /// See the [example](Self#examples).
+    pub fn size(&self) -> u64 {
+        match &self.cached {
+            Some(cached) => cached.size(),
+            None => self.file.size_now(),
+        }
+    }
+
+    /// Reads at byte `pos` into `out` through the cache, and returns the number of bytes: less than
+    /// `out.len()` only at the end of the file.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// Damage to the map of the file, or a failure of the device.
+    pub fn read_at(&mut self, pos: u64, out: &mut [u8]) -> Result<usize, Error> {
+        self.read_at_with(IoMode::Buffered, pos, out)
+    }
+
+    /// Reads as [`read_at`](Self::read_at) does, past the cache or through it.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at).
+    pub fn read_at_with(&mut self, mode: IoMode, pos: u64, out: &mut [u8]) -> Result<usize, Error> {
+        if mode != IoMode::Direct {
+            return Ok(self.cached()?.read_at(pos, out)?);
+        }
+        let Self { file, volume, .. } = self;
+        Ok(volume.queues.with(|| volume.queue(), |queue| file.read_at(queue, pos, out))??)
+    }
+
+    /// Writes `data` to the bytes from `pos` on, through the cache. The device has them after
+    /// [`sync_data`](Self::sync_data).
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// [`Error::File`]: no space is left, the file would be too large, or a failure of the device. A part
+    /// may be written.
+    pub fn write_at(&mut self, pos: u64, data: &[u8]) -> Result<(), Error> {
+        self.write_at_with(IoMode::Buffered, IoArgs::at(pos), data)
+    }
+
+    /// Writes `data` to the bytes from `io.pos` on, past the cache or through it, with `io.flags`:
+    /// [`IoFlags::DSYNC`] makes them durable before the call returns, with all metadata that they need.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    pub fn write_at_with(&mut self, mode: IoMode, io: IoArgs, data: &[u8]) -> Result<(), Error> {
+        let mut io = io;
+        io.flags.set(IoFlags::WRITETHROUGH, mode == IoMode::Writethrough);
+        if mode == IoMode::Direct {
+            match self.write_direct(io, data) {
+                Err(Error::File(error)) if error.is_fall_back() => {}
+                done => return done,
+            }
+            // Another thread uses the cached data of the range, which could not be dropped.
+            io.flags = io.flags.intersection(IoFlags::DSYNC) | IoFlags::WRITETHROUGH;
+        }
+        let cached = self.cached()?;
+        let mut done = 0;
+        while done < data.len() {
+            let next = IoArgs { pos: io.pos.saturating_add(done as u64), ..io };
+            // A part is written before an error, which the next call returns.
+            done += cached.write_from(next, &data[done..])?;
+        }
+        Ok(())
+    }
+
+    fn write_direct(&mut self, io: IoArgs, data: &[u8]) -> Result<(), Error> {
+        let Self { file, volume, .. } = self;
+        let write = |queue: &mut _| file.write_at(queue, io.pos, data);
+        volume.queues.with(|| volume.queue(), write)??;
+        match io.flags.contains(IoFlags::DSYNC) {
+            true => self.sync_data(),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes the dirty data of the file to the device, and makes it durable, with its size and its map;
+    /// also data that was written past the cache.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// The error of this or an earlier write through the cache, once for each open file.
+    pub fn sync_data(&mut self) -> Result<(), Error> {
+        Ok(self.cached()?.sync_data()?)
+    }
+
+    /// Makes the data durable as [`sync_data`](Self::sync_data) does, and all other changes of the inode.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`sync_data`](Self::sync_data).
+    pub fn sync_all(&mut self) -> Result<(), Error> {
+        Ok(self.cached()?.sync_all()?)
+    }
+
+    /// Sets the size; see [`JournaledFilesystem::truncate`](nvio_ext4::JournaledFilesystem::truncate).
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn set_len(&mut self, size: u64) -> Result<(), Error> {
+        let number = self.file.inode().number();
+        Ok(self.volume.filesystem.truncate(number, size).map(drop)?)
+    }
+
+    /// Frees the blocks inside a range, which then reads as zeroes; see
+    /// [`JournaledFilesystem::punch_hole`](nvio_ext4::JournaledFilesystem::punch_hole).
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn punch_hole(&mut self, pos: u64, length: u64) -> Result<(), Error> {
+        let number = self.file.inode().number();
+        Ok(self.volume.filesystem.punch_hole(number, pos, length).map(drop)?)
+    }
+}
+
+impl Read for JournaledFile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.read_at(self.position, buf)?;
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+impl Write for JournaledFile {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.write_at(self.position, buf)?;
+        self.position += buf.len() as u64;
+        Ok(buf.len())
+    }
+
+    /// Returns at once, as that of [`std::fs::File`] does; see [`JournaledFile::sync_data`].
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for JournaledFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.position = position(to, self.position, self.size())?;
+        Ok(self.position)
+    }
+}
