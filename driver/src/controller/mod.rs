@@ -76,6 +76,7 @@ use crate::transport::open::{open, open_stream};
 /// println!("{} blocks", controller.identify_namespace(1)?.nsze);
 /// let mut queue = controller.queue_pair(64)?;
 /// queue.read(&namespace, 0, controller.alloc(4096)?, ())?;
+/// let uncleared = controller.alloc_uncleared(4096)?;
 /// queue.wait(|done| assert!(done.status.is_success()))?;
 /// assert!(controller.arena().size() > 0);
 /// let for_writing = controller.writable()?;
@@ -283,6 +284,16 @@ impl Controller {
     /// [`Error::ArenaFull`].
     pub fn alloc(&self, bytes: usize) -> Result<DmaBuf> {
         self.0.arena.alloc(bytes)
+    }
+
+    /// Allocates a buffer of `bytes` with the contents of earlier ones; see [`Arena::alloc_uncleared`].
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// [`Error::ArenaFull`].
+    pub fn alloc_uncleared(&self, bytes: usize) -> Result<DmaBuf> {
+        self.0.arena.alloc_uncleared(bytes)
     }
 
     /// Returns the IDs of the active namespaces, ascending (Base 5.17.2.2). A controller without

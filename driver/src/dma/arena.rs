@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 /// let arena = Arena::detached(4 << 20)?;
 /// assert_eq!(arena.size(), 4 << 20);
 /// let buf = arena.alloc(8192)?;
+/// let uncleared = arena.alloc_uncleared(4096)?;
 /// assert!(arena.is_allocated(buf.iova(), 8192));
 /// // The pages at an offset that the caller chose.
 /// let buf = arena.take(1 << 20, 4096)?;
@@ -119,11 +120,22 @@ impl Arena {
     /// # Errors
     /// [`Error::ArenaFull`] if there is no free contiguous range of that size.
     pub fn alloc(&self, bytes: usize) -> Result<DmaBuf> {
-        let run = self.allocate(bytes, PAGE_SIZE)?;
-        let too_large = Error::ArenaFull { bytes, arena: DmaBuf::BYTES_MAX };
-        let mut buf = DmaBuf::new(run, bytes).ok_or(too_large)?;
+        let mut buf = self.alloc_uncleared(bytes)?;
         buf.fill(0);
         Ok(buf)
+    }
+
+    /// Allocates a buffer as [`alloc`](Self::alloc) does, which has the contents of earlier buffers of this
+    /// arena: for memory that is written before it is read.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`alloc`](Self::alloc).
+    pub fn alloc_uncleared(&self, bytes: usize) -> Result<DmaBuf> {
+        let run = self.allocate(bytes, PAGE_SIZE)?;
+        let too_large = Error::ArenaFull { bytes, arena: DmaBuf::BYTES_MAX };
+        DmaBuf::new(run, bytes).ok_or(too_large)
     }
 
     /// Allocates the `bytes` at `offset`, a multiple of [`PAGE_SIZE`], and keeps their contents:

@@ -12,12 +12,14 @@ pub(super) const HUGE_PAGE_SIZE: usize = 2 << 20;
 pub(crate) struct PageMap {
     used: Vec<u64>,
     pages: usize,
+    /// No page before this one is free.
+    lowest: usize,
 }
 
 impl PageMap {
     /// Creates a map of `pages` free pages.
     pub(crate) fn new(pages: usize) -> Self {
-        Self { used: vec![0; pages.div_ceil(64)], pages }
+        Self { used: vec![0; pages.div_ceil(64)], pages, lowest: 0 }
     }
 
     pub(super) fn is_used(&self, page: usize) -> bool {
@@ -26,10 +28,11 @@ impl PageMap {
 
     /// Allocates `count` consecutive pages from a multiple of `align` on, and returns the first.
     pub(crate) fn allocate(&mut self, count: usize, align: usize) -> Option<usize> {
-        let mut first = 0usize;
+        self.lowest = self.next_free(self.lowest);
+        let mut first = self.lowest.next_multiple_of(align);
         while first.checked_add(count)? <= self.pages {
             match (first..first + count).rev().find(|&page| self.is_used(page)) {
-                Some(used) => first = (used + 1).next_multiple_of(align),
+                Some(used) => first = self.next_free(used + 1).next_multiple_of(align),
                 None => {
                     self.mark(first, count);
                     return Some(first);
@@ -37,6 +40,20 @@ impl PageMap {
             }
         }
         None
+    }
+
+    /// Returns the first free page from `page` on, or the number of pages.
+    fn next_free(&self, page: usize) -> usize {
+        let mut page = page;
+        while page < self.pages {
+            // The free pages of a word, from this one on.
+            let free = !self.used[page / 64] >> (page % 64);
+            match free {
+                0 => page = (page / 64 + 1) * 64,
+                free => return (page + free.trailing_zeros() as usize).min(self.pages),
+            }
+        }
+        self.pages
     }
 
     /// Allocates the given pages, which exist. Returns false if one of them is used.
@@ -55,5 +72,6 @@ impl PageMap {
     /// Marks `count` pages from page `first` on as free.
     pub(crate) fn free(&mut self, first: usize, count: usize) {
         (first..first + count).for_each(|page| self.used[page / 64] &= !(1 << (page % 64)));
+        self.lowest = self.lowest.min(first);
     }
 }

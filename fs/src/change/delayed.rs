@@ -112,6 +112,7 @@ impl Delayed {
 
     /// Returns the blocks of the filesystem that are needed at most, with so many more blocks to be
     /// allocated and blocks to be converted.
+    #[inline]
     fn needed(&self, superblock: &Superblock, holes: u64, unwritten: u64) -> u64 {
         let data = self.holes.count().saturating_add(holes);
         let blocks = self.unwritten.count().saturating_add(data).saturating_add(unwritten);

@@ -347,6 +347,9 @@ impl Mapper for JournaledFile {
             let new = std::mem::take(&mut self.new);
             let used = self.blocks(pos, processed).end;
             let unused = new.start.max(if processed > 0 { used } else { 0 })..new.end;
+            if unused.is_empty() {
+                return Ok(());
+            }
             self.delayed().release(self.fs.superblock(), unused);
         }
         Ok(())
@@ -383,9 +386,11 @@ impl JournaledFile {
                 self.begin_buffered(pos, length)?
             }
         };
-        if mapping.kind == MappingKind::Mapped {
-            self.check_place(&mapping)?;
+        if mapping.kind != MappingKind::Mapped {
+            // The end of the write changes the inode.
+            return Ok(mapping);
         }
+        self.check_place(&mapping)?;
         if !op.contains(Op::WRITEBACK) {
             let Timestamp { seconds, nanoseconds } = now();
             let seconds = u64::try_from(seconds).unwrap_or(0);

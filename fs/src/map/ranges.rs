@@ -3,53 +3,94 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// A set of blocks of a file. Adjacent ranges are joined.
+/// A set of blocks of a file.
+///
+/// The range that was extended last is apart from the others, so that a file that grows by a block at a
+/// time does not search for it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ranges {
-    /// The end of each range, by its start.
+    /// The end of each range, by its start. Adjacent ranges are joined.
     ranges: BTreeMap<u64, u64>,
+    /// The range that is apart. No other one overlaps it, or begins before `next`.
+    recent: Range<u64>,
+    /// The begin of the first of the others after it.
+    next: u64,
     count: u64,
 }
 
 impl Ranges {
     /// Returns the number of blocks.
+    #[inline]
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    /// Returns the range that contains block `at`.
+    /// Returns true if nothing but `recent` has blocks of `range`.
+    #[inline]
+    fn is_near(&self, range: &Range<u64>) -> bool {
+        self.count == 0 || range.start >= self.recent.start && range.end <= self.next
+    }
+
+    /// Returns a range that contains block `at`.
+    #[inline]
     pub(crate) fn find(&self, at: u64) -> Option<Range<u64>> {
+        if self.is_near(&(at..at)) && at < self.next || self.count == 0 {
+            return Some(self.recent.clone()).filter(|recent| recent.contains(&at));
+        }
         let (&start, &end) = self.ranges.range(..=at).next_back()?;
         (at < end).then_some(start..end)
     }
 
     /// Returns the first block in `range`.
+    #[inline]
     pub(crate) fn first_in(&self, range: Range<u64>) -> Option<u64> {
-        if range.is_empty() {
-            return None;
+        if range.is_empty() || self.is_near(&range) {
+            return Some(range.start).filter(|&at| at < self.recent.end && !range.is_empty());
         }
-        match self.find(range.start) {
-            Some(_) => Some(range.start),
-            None => self.ranges.range(range).next().map(|(&start, _)| start),
+        if self.find(range.start).is_some() {
+            return Some(range.start);
         }
+        let other = self.ranges.range(range.clone()).next().map(|(&start, _)| start);
+        let recent = Some(self.recent.start).filter(|at| range.contains(at));
+        let recent = recent.filter(|_| !self.recent.is_empty());
+        other.into_iter().chain(recent).min()
     }
 
     /// Returns the number of blocks of `range` that are not in the set.
+    #[inline]
     pub(crate) fn missing_in(&self, range: &Range<u64>) -> u64 {
+        if self.is_near(range) {
+            return range.end.saturating_sub(range.start.max(self.recent.end));
+        }
+        self.missing_in_others(range)
+    }
+
+    fn missing_in_others(&self, range: &Range<u64>) -> u64 {
         let before = self.ranges.range(..range.start).next_back();
         let inside = self.ranges.range(range.start..range.end.max(range.start));
-        let there = before
-            .into_iter()
-            .chain(inside)
-            .map(|(&start, &end)| end.min(range.end).saturating_sub(start.max(range.start)));
+        let others = before.into_iter().chain(inside).map(|(&start, &end)| start..end);
+        let there = others
+            .chain([self.recent.clone()])
+            .map(|other| other.end.min(range.end).saturating_sub(other.start.max(range.start)));
         range.end.saturating_sub(range.start).saturating_sub(there.sum())
     }
 
     /// Adds the blocks of a range.
+    #[inline]
     pub(crate) fn insert(&mut self, range: Range<u64>) {
-        if range.is_empty() {
-            return;
+        let extends = range.start <= self.recent.end && self.is_near(&range) && self.count > 0;
+        if extends {
+            let more = range.end.saturating_sub(self.recent.end);
+            self.recent.end = self.recent.end.saturating_add(more);
+            self.count = self.count.saturating_add(more);
+        } else if !range.is_empty() {
+            self.insert_other(range);
         }
+    }
+
+    /// Adds the blocks of a range, which is then the one that is apart.
+    fn insert_other(&mut self, range: Range<u64>) {
+        self.put_recent_back();
         let (mut start, mut end) = (range.start, range.end);
         // Ranges that overlap or touch this one become part of it.
         while let Some((&before, &before_end)) = self.ranges.range(..=end).next_back()
@@ -59,15 +100,31 @@ impl Ranges {
             self.count = self.count.saturating_sub(before_end.saturating_sub(before));
             (start, end) = (start.min(before), end.max(before_end));
         }
-        self.ranges.insert(start, end);
         self.count = self.count.saturating_add(end.saturating_sub(start));
+        self.next = self.ranges.range(end..).next().map_or(u64::MAX, |(&next, _)| next);
+        self.recent = start..end;
+    }
+
+    /// Adds the range that is apart to the others.
+    fn put_recent_back(&mut self) {
+        let Range { start, mut end } = std::mem::take(&mut self.recent);
+        self.next = 0;
+        if start >= end {
+            return;
+        }
+        // It may have grown up to the next one.
+        if let Some(next_end) = self.ranges.remove(&end) {
+            end = next_end;
+        }
+        self.ranges.insert(start, end);
     }
 
     /// Removes the blocks of a range.
     pub(crate) fn remove(&mut self, range: Range<u64>) {
-        if range.is_empty() {
+        if range.is_empty() || self.count == 0 {
             return;
         }
+        self.put_recent_back();
         while let Some((&start, &end)) = self.ranges.range(..range.end).next_back()
             && end > range.start
         {
@@ -114,7 +171,7 @@ mod tests {
             assert_eq!(found.is_some(), model[at as usize]);
             if let Some(found) = found {
                 assert!(model[found.start as usize..found.end as usize].iter().all(|&bit| bit));
-                assert!(found.start == 0 || !model[found.start as usize - 1], "joined");
+                assert!(found.contains(&at));
             }
         }
     }

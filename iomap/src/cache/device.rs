@@ -14,6 +14,7 @@ use crate::error::Error;
 pub(super) trait CacheDevice: Send {
     fn max_transfer_at(&self, addr: u64) -> usize;
     fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error>;
+    fn alloc_uncleared(&mut self, bytes: usize) -> Result<DmaBuf, Error>;
     fn read(&mut self, addr: u64, buf: DmaBuf, ticket: Ticket) -> Submitted<(DmaBuf, Ticket)>;
     fn write(
         &mut self,
@@ -62,6 +63,10 @@ impl<Q: WriteQueue<Ticket> + Send> CacheDevice for CacheQueue<Q> {
 
     fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
         self.queue.alloc(bytes)
+    }
+
+    fn alloc_uncleared(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
+        self.queue.alloc_uncleared(bytes)
     }
 
     fn read(&mut self, addr: u64, buf: DmaBuf, ticket: Ticket) -> Submitted<(DmaBuf, Ticket)> {

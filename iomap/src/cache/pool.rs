@@ -91,7 +91,8 @@ impl Pool {
             }
         }
         loop {
-            match self.device.lock().alloc(bytes) {
+            // A block of a folio is read when it was filled.
+            match self.device.lock().alloc_uncleared(bytes) {
                 Ok(buf) => return Ok(Some(buf)),
                 Err(_) if self.evict_one() => {}
                 Err(error) => {

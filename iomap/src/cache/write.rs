@@ -12,6 +12,9 @@ use crate::contract::mapper::{ErrorOf, Mapper, MappingKind, Op};
 use crate::error::Error;
 use crate::memory::borrowed::Source;
 
+/// Most bytes of a folio for a small write at the end of a file.
+const APPEND_BYTES: u64 = 256 << 10;
+
 /// The holder of the inode lock of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InodeLock {
@@ -178,7 +181,7 @@ impl<M: Mapper> FileCache<M> {
     ) -> Result<usize, ErrorOf<M>> {
         self.throttle().await?;
         let Some(folio) = self.folio_at(at, recent) else {
-            *recent = self.add_folio(at, left).await?;
+            *recent = self.add_folio(at, self.wanted(at, left)).await?;
             return Ok(0);
         };
         let access = match lock {
@@ -263,6 +266,15 @@ impl<M: Mapper> FileCache<M> {
             *recent = self.state.folio(at);
         }
         recent.as_ref()
+    }
+
+    /// Returns the bytes of a folio for a write of `left` bytes: more after the end of the file, because
+    /// the next write is likely to follow this one.
+    fn wanted(&self, at: u64, left: u64) -> u64 {
+        match at >= self.state.size() {
+            true => left.max(at.min(APPEND_BYTES)),
+            false => left,
+        }
     }
 
     fn block_of(&self, at: u64) -> u64 {

@@ -82,6 +82,7 @@ pub struct BioDone<C> {
 ///
 /// // A read of a page in the fewest instructions, if the queue has that, or as any bio.
 /// let buf = queue.alloc(4096)?;
+/// let uncleared = queue.alloc_uncleared(4096)?;
 /// if let Err((buf, tag)) = queue.read_page(8192, buf, "page") {
 ///     let bio = Bio::read(8192, buf, tag);
 ///     assert_eq!((bio.op, bio.addr), (BioOp::Read, 8192));
@@ -258,6 +259,16 @@ pub trait Queue<C> {
     /// # Errors
     /// If no memory is left.
     fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error>;
+
+    /// Allocates DMA memory as [`alloc`](Self::alloc) does, whose contents may be those of earlier memory.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`alloc`](Self::alloc).
+    fn alloc_uncleared(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
+        self.alloc(bytes)
+    }
 }
 
 /// A [`Queue`] that accepts writes.

@@ -291,6 +291,10 @@ impl<C, D: DiskAccess> Queue<C> for DiskQueue<C, D> {
     fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
         Ok(self.controller.alloc(bytes)?)
     }
+
+    fn alloc_uncleared(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
+        Ok(self.controller.alloc_uncleared(bytes)?)
+    }
 }
 
 impl<C> WriteQueue<C> for DiskQueue<C, WritableDisk> {

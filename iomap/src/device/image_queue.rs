@@ -319,6 +319,10 @@ impl<T: Image, C> Queue<C> for ImageQueue<T, C> {
     fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
         Ok(self.arena.alloc(bytes)?)
     }
+
+    fn alloc_uncleared(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
+        Ok(self.arena.alloc_uncleared(bytes)?)
+    }
 }
 
 impl<T: WritableImage, C> WriteQueue<C> for ImageQueue<T, C> {}

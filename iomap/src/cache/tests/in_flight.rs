@@ -73,6 +73,13 @@ impl Queue<Ticket> for Held {
     fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
         self.0.alloc(bytes)
     }
+
+    fn alloc_uncleared(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
+        self.0.alloc(bytes).map(|mut buf| {
+            buf.fill(0xa5);
+            buf
+        })
+    }
 }
 
 impl WriteQueue<Ticket> for Held {}

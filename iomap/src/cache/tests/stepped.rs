@@ -384,6 +384,13 @@ impl<C> Queue<C> for Stepped<C> {
         });
         if missing { Err(Error::NoMemory) } else { Ok(self.queues.arena.alloc(bytes)?) }
     }
+
+    fn alloc_uncleared(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
+        self.alloc(bytes).map(|mut buf| {
+            buf.fill(0xa5);
+            buf
+        })
+    }
 }
 
 impl<C> WriteQueue<C> for Stepped<C> {

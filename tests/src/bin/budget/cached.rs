@@ -10,7 +10,7 @@ use crate::allocations;
 use crate::file::{BLOCK, EXTENT, EXTENTS, image_of_holes};
 use crate::load::{BATCH, ROUNDS, random};
 
-const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 
 type Cached = CachedFile<WritableFile>;
 

@@ -9,6 +9,7 @@
 //! each of N controllers.
 
 mod allocations;
+mod append;
 mod cached;
 mod file;
 mod load;
@@ -43,9 +44,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "perf-none" => perf::run::<{ engine::NONE }>()?,
         "perf-batch" => perf::run::<{ engine::BATCH }>()?,
         "cached-read" | "cached-write" | "cached-clean" | "cached-copy" => cached::run(&part)?,
+        "append" => append::run()?,
         _ => {
             let paths = "batches|one-by-one|empty-poll|simple|generic|extents|perf-none|perf-batch";
-            let cached = "cached-read|cached-write|cached-clean|cached-copy|queues N|controllers N";
+            let cached =
+                "cached-read|cached-write|cached-clean|cached-copy|append|queues N|controllers N";
             return Err(format!("usage: budget {paths}|{cached}").into());
         }
     };
