@@ -59,11 +59,6 @@ impl<F: Dirty> DirtyList<F> {
         }
     }
 
-    /// Returns the number of folios.
-    pub(super) fn len(&self) -> usize {
-        self.0.lock().len()
-    }
-
     /// Returns the folios in the order of the file.
     pub(super) fn all(&self) -> Vec<Arc<F>> {
         let mut all = self.0.lock().clone();

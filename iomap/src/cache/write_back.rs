@@ -12,8 +12,8 @@ use super::wait;
 use crate::contract::mapper::{ErrorOf, Mapper, Op};
 use crate::contract::open_file::OpenFile;
 
-/// Folios with dirty data up to which a sync writes them with Force Unit Access instead of a flush.
-const FUA_FOLIOS: usize = 4;
+/// Runs of dirty folios up to which a sync writes them with Force Unit Access instead of a flush.
+const FUA_RUNS: usize = 4;
 
 impl<M: Mapper> FileCache<M> {
     /// Begins to write the dirty blocks that have bytes of `range`: one command for each run of them
@@ -119,7 +119,7 @@ impl<M: Mapper> FileCache<M> {
             // know the new size then.
             let resizes = wait::until(|| self.state.resizes()).await;
             // A few commands are made durable by themselves, many by one flush.
-            let fua = self.state.dirty.len() <= FUA_FOLIOS;
+            let fua = self.dirty_runs() <= FUA_RUNS;
             let written = self.write_back(0..u64::MAX, fua).await;
             // All that are counted now have ended when the wait has.
             let volatile = self.volatile();
@@ -140,6 +140,13 @@ impl<M: Mapper> FileCache<M> {
         }
         self.state.set_flushed(volatile);
         Ok(())
+    }
+
+    /// Returns the number of runs of folios with dirty data that continue each other.
+    fn dirty_runs(&self) -> usize {
+        let folios = self.state.dirty.all();
+        let begins = folios.windows(2).filter(|pair| pair[0].end() != pair[1].pos).count();
+        begins + usize::from(!folios.is_empty())
     }
 
     fn volatile(&self) -> Volatile {
