@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use nvio_ext4::{Inode, JournaledFilesystem, Timestamp};
-use nvio_iomap::{DiskQueue, PageCache, WritableDisk};
 
-use crate::device::Device;
 use crate::error::Error;
 use crate::journaled_file::JournaledFile;
+use crate::journaled_shared::JournaledShared;
 use crate::location::Location;
 use crate::options::OpenOptions;
 use crate::pool::Pool;
@@ -44,45 +43,7 @@ use crate::pool::Pool;
 /// ```
 #[derive(Clone)]
 pub struct JournaledVolume {
-    inner: Arc<Inner>,
-}
-
-pub(crate) struct Inner {
-    // Fields drop in order: queues and the filesystem before the device.
-    pub(crate) queues: Pool<nvio_ext4::FileQueue<WritableDisk>>,
-    /// Created for the first file that is read or written through it.
-    cache: Mutex<Option<PageCache>>,
-    /// Largest number of bytes of the cache.
-    cache_bytes: usize,
-    depth: u16,
-    pub(crate) filesystem: JournaledFilesystem,
-    disk: WritableDisk,
-    device: Device,
-}
-
-impl Inner {
-    pub(crate) fn queue(&self) -> Result<nvio_ext4::FileQueue<WritableDisk>, Error> {
-        Ok(nvio_ext4::FileQueue::new(self.disk_queue()?))
-    }
-
-    fn disk_queue<C>(&self) -> Result<DiskQueue<C, WritableDisk>, Error> {
-        Ok(DiskQueue::new(self.device.controller(), &self.disk, self.depth)?)
-    }
-
-    /// Returns the cache of all files.
-    pub(crate) fn cache(&self) -> Result<PageCache, Error> {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cache) = &*cache {
-            return Ok(cache.clone());
-        }
-        Ok(cache.insert(PageCache::new(self.disk_queue()?, self.cache_bytes)).clone())
-    }
-
-    /// Writes the dirty data of all files to the device, and makes it durable.
-    fn sync_cache(&self) -> Result<(), Error> {
-        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        cache.map_or(Ok(()), |cache| Ok(cache.sync()?))
-    }
+    inner: Arc<JournaledShared>,
 }
 
 impl fmt::Debug for JournaledVolume {
@@ -118,7 +79,7 @@ impl OpenOptions {
         let disk = device.writable_disk(&location)?;
         let (queues, cache) = (Pool::new(), Mutex::default());
         let (cache_bytes, depth) = (self.page_cache(), self.queue_depth);
-        let inner = Inner { queues, cache, cache_bytes, depth, filesystem, disk, device };
+        let inner = JournaledShared { queues, cache, cache_bytes, depth, filesystem, disk, device };
         Ok(JournaledVolume { inner: Arc::new(inner) })
     }
 }

@@ -9,7 +9,7 @@ use nvio_iomap::{CachedFile, FileError, IoArgs, IoFlags};
 
 use crate::error::Error;
 use crate::file::position;
-use crate::journaled::Inner;
+use crate::journaled_shared::JournaledShared;
 use crate::writable_file::IoMode;
 
 /// An open file of a [`JournaledVolume`](crate::JournaledVolume), which grows when it is written after its
@@ -66,7 +66,7 @@ pub struct JournaledFile {
     cached: Option<CachedFile<nvio_ext4::JournaledFile>>,
     /// Position of the stream in bytes.
     position: u64,
-    volume: Arc<Inner>,
+    volume: Arc<JournaledShared>,
 }
 
 impl fmt::Debug for JournaledFile {
@@ -90,7 +90,7 @@ impl DerefMut for JournaledFile {
 }
 
 impl JournaledFile {
-    pub(crate) fn new(file: nvio_ext4::JournaledFile, volume: Arc<Inner>) -> Self {
+    pub(crate) fn new(file: nvio_ext4::JournaledFile, volume: Arc<JournaledShared>) -> Self {
         Self { file, cached: None, position: 0, volume }
     }
 

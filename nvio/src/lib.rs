@@ -49,6 +49,7 @@ mod image;
 mod in_use;
 mod journaled;
 mod journaled_file;
+mod journaled_shared;
 mod location;
 mod open;
 mod options;

@@ -1,0 +1,48 @@
+//! The state that a journaled volume and its files share.
+
+use std::sync::{Mutex, PoisonError};
+
+use nvio_ext4::JournaledFilesystem;
+use nvio_iomap::{DiskQueue, PageCache, WritableDisk};
+
+use crate::device::Device;
+use crate::error::Error;
+use crate::pool::Pool;
+
+pub(crate) struct JournaledShared {
+    // Fields drop in order: queues and the filesystem before the device.
+    pub(crate) queues: Pool<nvio_ext4::FileQueue<WritableDisk>>,
+    /// Created for the first file that is read or written through it.
+    pub(crate) cache: Mutex<Option<PageCache>>,
+    /// Largest number of bytes of the cache.
+    pub(crate) cache_bytes: usize,
+    pub(crate) depth: u16,
+    pub(crate) filesystem: JournaledFilesystem,
+    pub(crate) disk: WritableDisk,
+    pub(crate) device: Device,
+}
+
+impl JournaledShared {
+    pub(crate) fn queue(&self) -> Result<nvio_ext4::FileQueue<WritableDisk>, Error> {
+        Ok(nvio_ext4::FileQueue::new(self.disk_queue()?))
+    }
+
+    fn disk_queue<C>(&self) -> Result<DiskQueue<C, WritableDisk>, Error> {
+        Ok(DiskQueue::new(self.device.controller(), &self.disk, self.depth)?)
+    }
+
+    /// Returns the cache of all files.
+    pub(crate) fn cache(&self) -> Result<PageCache, Error> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cache) = &*cache {
+            return Ok(cache.clone());
+        }
+        Ok(cache.insert(PageCache::new(self.disk_queue()?, self.cache_bytes)).clone())
+    }
+
+    /// Writes the dirty data of all files to the device, and makes it durable.
+    pub(crate) fn sync_cache(&self) -> Result<(), Error> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        cache.map_or(Ok(()), |cache| Ok(cache.sync()?))
+    }
+}
