@@ -213,3 +213,64 @@ fn a_full_disk_is_an_error_of_the_write_and_not_of_the_writeback() {
     fs.close().unwrap();
     check(dir.path(), &device.bytes());
 }
+
+#[test]
+fn a_failure_at_each_call_loses_nothing_that_was_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = image(dir.path(), "-t ext4 -b 1024 -J size=1");
+    let (mut failures, mut calls) = (0, 0);
+    loop {
+        let device = Recorder::new(bytes.clone());
+        let mut world = World::open(&device, 128 << 10, vec![Vec::new(); FILES]);
+        device.fail_after(calls);
+        let mut synced = vec![Vec::new(); FILES];
+        let failed = appends(&mut world, &mut synced);
+        let World { fs, cached, .. } = world;
+        drop(cached);
+        let closed = fs.close();
+        // The device works again after a restart.
+        let after = Recorder::new(device.bytes());
+        let fs = open(&after);
+        let path = dir.path().join("after");
+        fs::write(&path, after.bytes()).unwrap();
+        for (at, synced) in synced.iter().enumerate() {
+            let found = common::read_file(&fs, &fs::File::open(&path).unwrap(), &file(&fs, at));
+            assert!(found.starts_with(synced), "call {calls}, file {at}: {} bytes", found.len());
+        }
+        fs.close().unwrap();
+        check(dir.path(), &after.bytes());
+        if failed.is_none() && closed.is_ok() {
+            break;
+        }
+        failures += 1;
+        calls += 1;
+    }
+    assert!(failures > 50, "{failures}");
+}
+
+/// Appends to files, and syncs some of them, up to the first error. `synced` is what a sync promised.
+fn appends(world: &mut World, synced: &mut [Vec<u8>]) -> Option<Error> {
+    let mut random = Rng::new(7);
+    let mut models = vec![Vec::new(); FILES];
+    for at in 0..FILES {
+        models[at] = format!("file {at}").into_bytes();
+    }
+    for step in 0..30 {
+        let at = step % FILES;
+        let length = 1 + random.below(30_000);
+        let data = random.bytes(length);
+        let end = models[at].len() as u64;
+        match world.cached(at).write_at(end, &data[..]) {
+            Ok(n) => models[at].extend(&data[..n]),
+            Err(error) => return Some(error),
+        }
+        if random.below(2) == 0 {
+            if let Err(error) = world.cached(at).sync_data() {
+                // The error is reported once, and the data is still dirty.
+                return Some(error);
+            }
+            synced[at].clone_from(&models[at]);
+        }
+    }
+    None
+}
