@@ -7,7 +7,7 @@ use nvio_iomap::{CachedFile, FileQueue, ImageQueue, PageCache, Tag};
 use nvio_testkit::random::Rng;
 
 use super::open_files::Disk;
-use super::recorder::Recorder;
+use super::recorder::{Event, Recorder};
 use super::{check, file, image, open};
 use crate::common::compare::compare;
 use crate::common::{self, Mount};
@@ -273,4 +273,31 @@ fn appends(world: &mut World, synced: &mut [Vec<u8>]) -> Option<Error> {
         }
     }
     None
+}
+
+#[test]
+fn appended_data_is_written_back_in_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Recorder::new(image(dir.path(), "-t ext4 -b 4096 -J size=4"));
+    let mut world = World::open(&device, 32 << 20, vec![Vec::new(); FILES]);
+    let before = device.calls();
+    for at in 0..1536 {
+        let end = world.cached(0).size();
+        world.cached(0).write_at(end, &[at as u8; 4096][..]).unwrap();
+    }
+    assert_eq!(device.calls(), before, "it is only in the cache");
+    world.cached(0).sync_all().unwrap();
+    let events = device.events();
+    let sizes = events[before..].iter().map(|event| match event {
+        Event::Write { ranges, .. } => ranges.iter().map(|(_, bytes)| bytes.len()).sum(),
+        Event::Flush => 0,
+    });
+    let data: Vec<usize> = sizes.filter(|&bytes| bytes >= 64 << 10).collect();
+    // 6 MiB after a few bytes, whose block has another place in the map.
+    assert!(data.len() <= 7 && data.iter().sum::<usize>() >= (6 << 20) - 4096, "{data:?}");
+    assert_eq!(world.fs.extents(&file(&world.fs, 0)).unwrap().count(), 1);
+    let World { fs, cached, .. } = world;
+    drop(cached);
+    fs.close().unwrap();
+    check(dir.path(), &device.bytes());
 }
