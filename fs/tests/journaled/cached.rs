@@ -251,10 +251,7 @@ fn a_failure_at_each_call_loses_nothing_that_was_synced() {
 /// Appends to files, and syncs some of them, up to the first error. `synced` is what a sync promised.
 fn appends(world: &mut World, synced: &mut [Vec<u8>]) -> Option<Error> {
     let mut random = Rng::new(7);
-    let mut models = vec![Vec::new(); FILES];
-    for at in 0..FILES {
-        models[at] = format!("file {at}").into_bytes();
-    }
+    let mut models: Vec<_> = (0..FILES).map(|at| format!("file {at}").into_bytes()).collect();
     for step in 0..30 {
         let at = step % FILES;
         let length = 1 + random.below(30_000);
@@ -293,9 +290,10 @@ fn appended_data_is_written_back_in_runs() {
         Event::Flush => 0,
     });
     let data: Vec<usize> = sizes.filter(|&bytes| bytes >= 64 << 10).collect();
-    // 6 MiB after a few bytes, whose block has another place in the map.
+    // 6 MiB after a few bytes.
     assert!(data.len() <= 7 && data.iter().sum::<usize>() >= (6 << 20) - 4096, "{data:?}");
-    assert_eq!(world.fs.extents(&file(&world.fs, 0)).unwrap().count(), 1);
+    // The first block is where it was.
+    assert!(world.fs.extents(&file(&world.fs, 0)).unwrap().count() <= 2);
     let World { fs, cached, .. } = world;
     drop(cached);
     fs.close().unwrap();
