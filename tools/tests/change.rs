@@ -70,10 +70,16 @@ fn sizes_blocks_and_holes() {
 
 #[test]
 fn a_file_that_grows() {
+    for mode in ["--direct", "--buffered", "--writethrough", "--dsync"] {
+        grow(mode);
+    }
+}
+
+fn grow(mode: &str) {
     let disk = Disk::new(fill, &[]);
     let more = pattern(3_000_000, 9);
     let image = disk.image();
-    let arguments = ["write", "", "large", "--grow", "--offset", "300001"].map(OsStr::new);
+    let arguments = ["write", "", "large", "--grow", mode, "--offset", "300001"].map(OsStr::new);
     let arguments = arguments.map(|word| if word.is_empty() { image.as_ref() } else { word });
     let mut child =
         command(arguments).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -83,10 +89,8 @@ fn a_file_that_grows() {
     assert_clean(&disk);
     let expected = [pattern(300_001, 1), more].concat();
     assert!(disk.run("cat", &["large"]).stdout == expected);
-    assert_eq!(
-        disk.run("map", &["--json", "large"]).json()["extents"].as_array().unwrap().len(),
-        2
-    );
+    let map = disk.run("map", &["--json", "large"]).json();
+    assert!(map["extents"].as_array().unwrap().len() <= 2, "{mode}: {map}");
 }
 
 #[test]

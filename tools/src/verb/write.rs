@@ -41,14 +41,11 @@ pub struct Write {
     pub sync: bool,
     /// Allocate blocks where the file has none, and let it grow. Blocks, size and times are changed
     /// through the journal.
-    #[arg(long, conflicts_with_all = ["dsync", "direct", "buffered", "writethrough"])]
+    #[arg(long)]
     grow: bool,
     #[command(flatten)]
     mode: Mode,
 }
-
-/// Maximum number of bytes of one write with --grow.
-const GROW_BYTES: u64 = 4 << 20;
 
 /// The way of the data to the device.
 #[derive(Debug, Args)]
@@ -147,25 +144,41 @@ impl Write {
     /// Writes standard input to its end, with blocks that are allocated for it.
     fn let_grow(&self) -> Result<ExitCode, Error> {
         let volume = open::journaled_volume(&self.volume)?;
-        let path = rooted(&self.path);
+        let path_bytes = rooted(&self.path);
+        let mut file = volume.open_file(&path_bytes)?;
+        let flags = if self.dsync { IoFlags::DSYNC } else { IoFlags::empty() };
         let stdin = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(input_failed(0))?);
         let length = remaining(&stdin).map_err(input_failed(0))?;
         let bar = progress::bar(length.unwrap_or(0));
         let (mut buffer, mut written) = (Vec::new(), 0);
         loop {
-            let path = name::escaped(&path);
+            let path = name::escaped(&path_bytes);
             interrupt::report_at_end(format!("{path}: of {written} bytes, some may be lost"));
+            let pos = self.offset.saturating_add(written);
+            // Up to the next multiple of the buffer's size, so that the next write is aligned.
+            let most = BOUNCE_BYTES_MAX as u64 - pos % BOUNCE_BYTES_MAX as u64;
             buffer.clear();
             let read =
-                stdin.try_clone().and_then(|stdin| stdin.take(GROW_BYTES).read_to_end(&mut buffer));
+                stdin.try_clone().and_then(|stdin| stdin.take(most).read_to_end(&mut buffer));
             read.map_err(input_failed(written))?;
             if buffer.is_empty() {
                 break;
             }
-            volume.write_at(rooted(&self.path), self.offset.saturating_add(written), &buffer)?;
+            let failed = |error| match error {
+                nvio::Error::File(source) => {
+                    Error::Write { path: name::escaped(&path_bytes), written, source }
+                }
+                other => other.into(),
+            };
+            let io = IoArgs::at(pos).flags(flags);
+            file.write_at_with(self.mode.get(), io, &buffer).map_err(failed)?;
             written += buffer.len() as u64;
             bar.set_position(written);
         }
+        bar.set_message("writing to the device");
+        // The cache has to say whether its data arrived.
+        file.sync_all()?;
+        drop(file);
         volume.close()?;
         bar.finish_and_clear();
         Ok(ExitCode::SUCCESS)
