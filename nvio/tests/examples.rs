@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -22,6 +23,25 @@ fn run<A: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<Item = A>) -> O
     Command::new(&program).args(arguments).output().unwrap_or_else(|error| {
         panic!("{}: {error}: cargo build -p nvio --examples makes it", program.display())
     })
+}
+
+/// Runs an example with `input` as its standard input.
+fn run_with<A: AsRef<OsStr>>(
+    name: &str,
+    arguments: impl IntoIterator<Item = A>,
+    input: fs::File,
+) -> Output {
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().unwrap().parent().unwrap().join("examples").join(name);
+    Command::new(&program).args(arguments).stdin(input).output().unwrap()
+}
+
+/// A file without a name that contains `text`.
+fn file_of(text: &str) -> fs::File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    file
 }
 
 /// The standard output of an example that succeeds.
@@ -112,6 +132,20 @@ fn overwrite() {
     assert_eq!(line, "bytes 7 to 12: \"there\"\n");
     assert_eq!(output("cat", [&*image, "/greeting"]), "Hello, there\n");
     assert!(!run("overwrite", [&*image, "/greeting", "10", "too long"]).status.success());
+}
+
+#[test]
+#[ignore = "in the suite examples"]
+fn append() {
+    let (_work, image) = image_of(16, |folder| {
+        fs::write(folder.join("log"), "first\n").unwrap();
+    });
+    let lines = file_of("second\nand a third\n");
+    let output = run_with("append", [&*image, "/log"], lines);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(said, "7 bytes at 6 are durable\n12 bytes at 13 are durable\n");
+    assert_eq!(self::output("cat", [&*image, "/log"]), "first\nsecond\nand a third\n");
 }
 
 #[test]
