@@ -110,7 +110,7 @@ pub use change::file::JournaledFile;
 pub use dir::path::MAX_SYMLINKS;
 pub use dir::{DirEntry, ReadDir};
 pub use error::path_name::PathName;
-pub use error::reasons::{MmpHolder, NotWritable, Protected, WrongJournal};
+pub use error::reasons::{BadRange, MmpHolder, NotWritable, Protected, WrongJournal};
 pub use error::{Error, Subject, Unsupported};
 pub use file::File;
 pub use file::open_inode::OpenInode;

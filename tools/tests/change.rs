@@ -69,6 +69,34 @@ fn sizes_blocks_and_holes() {
 }
 
 #[test]
+fn ranges_that_are_zeroed_and_moved() {
+    let disk = Disk::new(fill, &[]);
+    disk.run("fallocate", &["--zero-range", "-o", "5000", "-l", "20000", "large"]).ok();
+    disk.run("fallocate", &["-z", "--keep-size", "-o", "290000", "-l", "1M", "large"]).ok();
+    disk.run("fallocate", &["--collapse-range", "-o", "8K", "-l", "64K", "large"]).ok();
+    disk.run("fallocate", &["--insert-range", "-o", "4K", "-l", "128K", "large"]).ok();
+    assert_clean(&disk);
+    let mut expected = pattern(300_001, 1);
+    expected[5000..25_000].fill(0);
+    expected[290_000..].fill(0);
+    expected.drain(8192..8192 + 65_536);
+    expected.splice(4096..4096, std::iter::repeat_n(0, 131_072));
+    assert!(disk.run("cat", &["large"]).stdout == expected);
+    for (option, reason) in [
+        ("--collapse-range", "the range does not end before the end of the file"),
+        ("--insert-range", "the range does not begin before the end of the file"),
+    ] {
+        let outcome = disk.run("fallocate", &[option, "-o", "1M", "-l", "64K", "large"]);
+        assert!(outcome.code == 1 && outcome.stderr.contains(reason), "{}", outcome.stderr);
+        let outcome = disk.run("fallocate", &[option, "-o", "1", "-l", "64K", "large"]);
+        assert!(outcome.stderr.contains("not of whole blocks of"), "{}", outcome.stderr);
+        let outcome = disk.run("fallocate", &[option, "--keep-size", "-l", "64K", "large"]);
+        assert_eq!(outcome.code, 2);
+    }
+    assert!(disk.run("cat", &["large"]).stdout == expected);
+}
+
+#[test]
 fn a_file_that_grows() {
     for mode in ["--direct", "--buffered", "--writethrough", "--dsync"] {
         grow(mode);

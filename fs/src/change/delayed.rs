@@ -66,6 +66,12 @@ impl Delayed {
         self.holes.first_in(range)
     }
 
+    /// Returns true if data of a block from `at` on is not yet reachable.
+    pub(crate) fn has_blocks_after(&self, at: u64) -> bool {
+        let after = at..u64::MAX;
+        self.holes.first_in(after.clone()).or(self.unwritten.first_in(after)).is_some()
+    }
+
     /// Reserves the blocks of a range: `hole` if they are to be allocated. Returns false, and changes
     /// nothing, if that are more than `available`. The caller has the lock of [`Reserved::add`].
     pub(crate) fn reserve(
@@ -146,6 +152,7 @@ mod tests {
         assert!(all.blocks() - first < 20, "only nodes");
         delayed.allocated(superblock, 0..60);
         assert_eq!(delayed.next_hole(0..100), Some(60));
+        assert!(delayed.has_blocks_after(299) && !delayed.has_blocks_after(300));
         delayed.release(superblock, 0..100);
         delayed.release(superblock, 200..250);
         assert!(all.blocks() > 0);

@@ -1,5 +1,7 @@
 //! Changes of an extent tree: blocks of a file are mapped to others, or to none.
 
+pub(super) mod shift;
+
 use std::ops::Range;
 
 use zerocopy::IntoBytes;

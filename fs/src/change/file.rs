@@ -238,23 +238,43 @@ impl JournaledFile {
 
     /// Maps a range for a write to the device: blocks are allocated where there are none.
     fn begin_placed(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, Error> {
-        let blocks = self.blocks(pos, length);
-        self.file.renew()?;
-        let mapping = self.file.begin(pos, length, Op::empty())?;
         let is_promised = op.contains(Op::WRITEBACK);
-        match mapping.kind {
-            MappingKind::Unwritten => {
-                let mapping = self.until(mapping, &blocks);
-                let part = self.blocks(pos, mapping.end().saturating_sub(pos));
-                if !is_promised {
-                    self.reserve(part.clone(), false)?;
+        // The loop ends when no other thread changes the map meanwhile.
+        loop {
+            self.file.renew()?;
+            let mapping = self.file.begin(pos, length, Op::empty())?;
+            match mapping.kind {
+                MappingKind::Unwritten => {
+                    if let Some(mapping) = self.begin_unwritten(pos, length, mapping, op)? {
+                        return Ok(mapping);
+                    }
                 }
-                self.delayed().allocated(self.fs.superblock(), part);
-                Ok(mapping)
+                MappingKind::Hole => return self.allocate(pos, length, is_promised),
+                _ => return Ok(mapping),
             }
-            MappingKind::Hole => self.allocate(pos, length, is_promised),
-            _ => Ok(mapping),
         }
+    }
+
+    /// Notes a write to unwritten blocks of the device. Returns `None` if the mapping is out of date.
+    fn begin_unwritten(
+        &mut self,
+        pos: u64,
+        length: u64,
+        mapping: Mapping,
+        op: Op,
+    ) -> Result<Option<Mapping>, Error> {
+        let mapping = self.until(mapping, &self.blocks(pos, length));
+        let part = self.blocks(pos, mapping.end().saturating_sub(pos));
+        if !op.contains(Op::WRITEBACK) {
+            self.reserve(part.clone(), false)?;
+            // From here on no call moves the blocks, but one may have moved them before.
+            if self.file.renew()? {
+                self.delayed().release(self.fs.superblock(), part);
+                return Ok(None);
+            }
+        }
+        self.delayed().allocated(self.fs.superblock(), part);
+        Ok(Some(mapping))
     }
 
     /// Allocates blocks for a hole: for all that is reserved there, because it is dirty and will be

@@ -10,6 +10,7 @@ mod file_io;
 mod locks;
 pub(crate) mod open;
 mod orphans;
+mod range;
 mod replay;
 pub(crate) mod space;
 pub(crate) mod superblock;
@@ -62,6 +63,12 @@ use crate::number::InodeNumber;
 /// assert_eq!(fs.allocate(file, 0, 1 << 16, true)?.size(), 22);
 /// fs.punch_hole(file, 1 << 15, 1 << 15)?;
 /// fs.truncate(file, 12)?;
+/// // A hole of a block before the text, then without it, and blocks that read as zeroes after it:
+/// let block = u64::from(fs.superblock().block_size());
+/// assert_eq!(fs.insert_range(file, 0, block)?.size(), block + 12);
+/// assert_eq!(fs.collapse_range(file, 0, block)?.size(), 12);
+/// assert!(fs.collapse_range(file, 0, block).is_err(), "it would be empty");
+/// assert_eq!(fs.zero_range(file, 12, 9000, true)?.size(), 12);
 /// // All changes of all inodes are:
 /// fs.sync()?;
 /// // The changes are in place, and the journal is empty:

@@ -335,7 +335,7 @@ impl JournaledFilesystem {
     }
 
     /// Changes the map of a regular file with extents, and the times of its last change.
-    fn change_map<T>(
+    pub(super) fn change_map<T>(
         &self,
         number: InodeNumber,
         change: impl FnMut(&mut Tree<'_, '_>) -> Result<T, Stop>,
@@ -390,7 +390,7 @@ impl JournaledFilesystem {
     }
 
     /// Fills a range of a file with zeroes, on the device, where it has written blocks.
-    fn zero(&self, number: InodeNumber, range: Range<u64>) -> Result<(), Error> {
+    pub(super) fn zero(&self, number: InodeNumber, range: Range<u64>) -> Result<(), Error> {
         if range.is_empty() {
             return Ok(());
         }

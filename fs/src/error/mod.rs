@@ -10,7 +10,7 @@ use nvio_iomap::FileError;
 
 use crate::blocks::source::SourceError;
 use crate::error::path_name::PathName;
-use crate::error::reasons::{MmpHolder, NotWritable, Protected, WrongJournal};
+use crate::error::reasons::{BadRange, MmpHolder, NotWritable, Protected, WrongJournal};
 use crate::format::corrupt::{Corrupt, Problem, Structure};
 use crate::format::features::IncompatFeatures;
 use crate::format::file_type::FileType;
@@ -302,6 +302,20 @@ pub enum Error {
         /// The file's inode number.
         inode: InodeNumber,
     },
+    /// A range cannot be taken out of a file, or put in (EINVAL).
+    #[error("inode {inode}: {why}")]
+    BadRange {
+        /// The file's inode number.
+        inode: InodeNumber,
+        /// The reason.
+        why: BadRange,
+    },
+    /// Blocks cannot be moved, because writes to them have not ended.
+    #[error("inode {inode} has writes in flight to blocks that would move: wait for them first")]
+    InFlight {
+        /// The file's inode number.
+        inode: InodeNumber,
+    },
     /// No block is free.
     #[error("no space left on the filesystem")]
     NoSpace,
@@ -362,6 +376,7 @@ impl Error {
             | Self::NotASymlink { .. }
             | Self::SymlinkLoop { .. }
             | Self::TooDeep { .. }
+            | Self::BadRange { .. }
             | Self::OtherDevice { .. } => ErrorKind::InvalidInput,
             Self::NameTooLong { .. } => ErrorKind::InvalidFilename,
             Self::WouldBlock { .. } => ErrorKind::WouldBlock,
@@ -377,7 +392,9 @@ impl Error {
             | Self::UnsupportedJournal { .. }
             | Self::Hole { .. }
             | Self::Unwritten { .. } => ErrorKind::Unsupported,
-            Self::InUse(_) | Self::OtherCache { .. } => ErrorKind::ResourceBusy,
+            Self::InUse(_) | Self::OtherCache { .. } | Self::InFlight { .. } => {
+                ErrorKind::ResourceBusy
+            }
             Self::NotExt4 { .. }
             | Self::BadSuperblock { .. }
             | Self::Truncated { .. }

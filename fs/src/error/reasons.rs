@@ -120,6 +120,32 @@ pub enum WrongJournal {
     },
 }
 
+/// The reason why a range cannot be taken out of a file, or put in.
+///
+/// See the [example](crate::JournaledFilesystem#examples).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadRange {
+    /// The position or the length is not a multiple of the block size, or the length is 0.
+    #[error("the range is not of whole blocks of {block_size} bytes")]
+    NotWholeBlocks {
+        /// Size of a block of the filesystem, bytes.
+        block_size: u32,
+    },
+    /// A range to take out must end before the end of the file.
+    #[error("the range does not end before the end of the file, which has {size} bytes")]
+    EndsAfter {
+        /// Size of the file, bytes.
+        size: u64,
+    },
+    /// A range to put in must begin before the end of the file.
+    #[error("the range does not begin before the end of the file, which has {size} bytes")]
+    BeginsAfter {
+        /// Size of the file, bytes.
+        size: u64,
+    },
+}
+
 /// The host that uses the filesystem, according to the multi-mount protection block.
 ///
 /// See the [example](crate::Error#examples).

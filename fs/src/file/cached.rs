@@ -84,6 +84,13 @@ where
         }
     }
 
+    fn move_blocks(&self, from: u64, size: u64, change: Change<'_>) -> Result<(), Error> {
+        match self.0.upgrade() {
+            Some(mut file) => file.move_blocks(from, size, change),
+            None => change(),
+        }
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }

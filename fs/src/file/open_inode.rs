@@ -83,6 +83,10 @@ pub(crate) trait CachedData: fmt::Debug + Send + Sync {
     /// Zeroes a range of the cached file, and calls `change` while none of its whole blocks is cached.
     fn punch_hole(&self, range: Range<u64>, change: Change<'_>) -> Result<(), Error>;
 
+    /// Writes and drops cached data from a byte on, and calls `change`, which moves blocks and sets the
+    /// size.
+    fn move_blocks(&self, from: u64, size: u64, change: Change<'_>) -> Result<(), Error>;
+
     fn as_any(&self) -> &dyn Any;
 }
 
@@ -376,6 +380,16 @@ impl OpenInodes {
         let blocks = first..superblock.whole_blocks(bytes.end);
         let delayed = &inode.state().delayed;
         delayed.lock().unwrap_or_else(PoisonError::into_inner).release(superblock, blocks);
+    }
+
+    /// Returns true if writes to new or unwritten blocks of inode `number`, from block `at` on, have not
+    /// ended.
+    pub(crate) fn has_writes_after(&self, number: InodeNumber, at: u64) -> bool {
+        let inode = self.lock().get(&number).and_then(WeakFileRef::upgrade);
+        inode.is_some_and(|inode| {
+            let delayed = &inode.state().delayed;
+            delayed.lock().unwrap_or_else(PoisonError::into_inner).has_blocks_after(at)
+        })
     }
 
     /// Notes that the size or the map of inode `number` was changed, if it is open.

@@ -56,7 +56,7 @@ impl World {
         }
         let data = random.bytes(length);
         let end = (pos + length) as usize;
-        match random.below(16) {
+        match random.below(19) {
             0..=3 => {
                 let mut done = 0;
                 while done < data.len() {
@@ -96,10 +96,36 @@ impl World {
                     self.models[at].resize(size, 0);
                 }
             }
+            16 => {
+                let keep = random.below(2) == 0;
+                self.fs.zero_range(number, pos, length, keep)?;
+                let model = &mut self.models[at];
+                let size = if keep { model.len() } else { model.len().max(end) };
+                model.resize(size, 0);
+                model.get_mut(pos as usize..end.min(size)).unwrap_or_default().fill(0);
+            }
+            17 | 18 => self.move_blocks(at, pos, length, random.below(2) == 0)?,
             12 => self.cached(at).sync_data()?,
             13 => self.cached(at).sync_all()?,
             14 => self.cached[at] = None,
             _ => self.fs.sync()?,
+        }
+        Ok(())
+    }
+
+    /// Takes a range of whole blocks out of the file, or puts one in.
+    fn move_blocks(&mut self, at: usize, pos: u64, length: u64, insert: bool) -> Result<(), Error> {
+        let number = file(&self.fs, at).number();
+        let block = u64::from(self.fs.superblock().block_size());
+        let (pos, length) = (pos / block * block, length.next_multiple_of(block));
+        let model = &mut self.models[at];
+        let (first, last) = (pos as usize, (pos + length) as usize);
+        if insert && first < model.len() {
+            self.fs.insert_range(number, pos, length)?;
+            model.splice(first..first, std::iter::repeat_n(0, length as usize));
+        } else if !insert && last < model.len() {
+            self.fs.collapse_range(number, pos, length)?;
+            model.drain(first..last);
         }
         Ok(())
     }

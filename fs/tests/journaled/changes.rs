@@ -31,8 +31,22 @@ pub enum Change {
     Zero {
         pos: u64,
         length: u64,
+        keep_size: bool,
+    },
+    /// Takes a range out of the file: `FALLOC_FL_COLLAPSE_RANGE`.
+    Collapse {
+        pos: u64,
+        length: u64,
+    },
+    /// Puts a hole into the file: `FALLOC_FL_INSERT_RANGE`.
+    Insert {
+        pos: u64,
+        length: u64,
     },
 }
+
+/// A multiple of all block sizes.
+const BLOCK: u64 = 4096;
 
 /// Formats the change without its data.
 impl fmt::Display for Change {
@@ -43,7 +57,11 @@ impl fmt::Display for Change {
             Self::Punch { pos, length } => write!(f, "punch {pos}+{length}"),
             Self::Allocate { pos, length, keep_size: true } => write!(f, "keep {pos}+{length}"),
             Self::Allocate { pos, length, .. } => write!(f, "allocate {pos}+{length}"),
-            Self::Zero { pos, length } => write!(f, "zero {pos}+{length}"),
+            Self::Zero { pos, length, keep_size } => {
+                write!(f, "zero {pos}+{length}, keep {keep_size}")
+            }
+            Self::Collapse { pos, length } => write!(f, "collapse {pos}+{length}"),
+            Self::Insert { pos, length } => write!(f, "insert {pos}+{length}"),
         }
     }
 }
@@ -52,13 +70,20 @@ impl Change {
     /// Draws a change of a file of `size` bytes.
     pub fn draw(random: &mut Rng, size: u64) -> Self {
         let (pos, length) = (random.below(size + 60_000), 1 + random.below(80_000));
-        match random.below(8) {
+        let moved = length.next_multiple_of(BLOCK);
+        let inside = random.below(size.max(1)) / BLOCK * BLOCK;
+        match random.below(10) {
             0 => Self::Truncate { size: pos },
             1 => Self::Truncate { size: random.below(pos + 1) },
             2 => Self::Punch { pos, length },
             3 => Self::Allocate { pos, length, keep_size: random.below(2) == 0 },
-            4 => Self::Zero { pos, length },
-            5 => Self::Write { pos: size, data: random.bytes(length) },
+            4 => Self::Zero { pos, length, keep_size: random.below(2) == 0 },
+            5 if size > inside => Self::Insert { pos: inside, length: moved },
+            6 if size > inside + BLOCK => {
+                let most = (size - inside - 1) / BLOCK * BLOCK;
+                Self::Collapse { pos: inside, length: moved.min(most) }
+            }
+            7 => Self::Write { pos: size, data: random.bytes(length) },
             _ => Self::Write { pos, data: random.bytes(length) },
         }
     }
@@ -79,10 +104,20 @@ impl Change {
             Self::Allocate { pos, length, .. } => {
                 model.resize(model.len().max((pos + length) as usize), 0);
             }
-            Self::Zero { pos, length } => {
+            Self::Zero { pos, length, keep_size } => {
                 let end = (pos + length) as usize;
-                model.resize(model.len().max(end), 0);
-                model[*pos as usize..end].fill(0);
+                if !keep_size {
+                    model.resize(model.len().max(end), 0);
+                }
+                let end = end.min(model.len());
+                model.get_mut(*pos as usize..end).unwrap_or_default().fill(0);
+            }
+            Self::Collapse { pos, length } => {
+                model.drain(*pos as usize..(pos + length) as usize);
+            }
+            Self::Insert { pos, length } => {
+                let pos = *pos as usize;
+                model.splice(pos..pos, std::iter::repeat_n(0, *length as usize));
             }
         }
     }
@@ -97,9 +132,11 @@ impl Change {
             Self::Allocate { pos, length, keep_size } => {
                 fs.allocate(number, *pos, *length, *keep_size)
             }
-            Self::Zero { pos, length } => fs
-                .punch_hole(number, *pos, *length)
-                .and_then(|_| fs.allocate(number, *pos, *length, false)),
+            Self::Zero { pos, length, keep_size } => {
+                fs.zero_range(number, *pos, *length, *keep_size)
+            }
+            Self::Collapse { pos, length } => fs.collapse_range(number, *pos, *length),
+            Self::Insert { pos, length } => fs.insert_range(number, *pos, *length),
         }
         .unwrap();
     }
@@ -117,7 +154,12 @@ impl Change {
                 (FallocateFlags::KEEP_SIZE, pos, length)
             }
             Self::Allocate { pos, length, .. } => (FallocateFlags::empty(), pos, length),
-            Self::Zero { pos, length } => (FallocateFlags::ZERO_RANGE, pos, length),
+            Self::Zero { pos, length, keep_size: true } => {
+                (FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, pos, length)
+            }
+            Self::Zero { pos, length, .. } => (FallocateFlags::ZERO_RANGE, pos, length),
+            Self::Collapse { pos, length } => (FallocateFlags::COLLAPSE_RANGE, pos, length),
+            Self::Insert { pos, length } => (FallocateFlags::INSERT_RANGE, pos, length),
         };
         fallocate(file, flags, *pos, *length).unwrap();
     }

@@ -122,6 +122,13 @@ fn a_full_area_and_other_changes_are_committed_in_full() {
         fs.set_times(inode, None, Some(Timestamp { seconds: 1, nanoseconds: 0 })).unwrap();
         assert_eq!(writes(&device, || fs.sync_inode(inode).unwrap()), 2, "{inode}");
     }
+    // Moved blocks.
+    fs.write_at(number, 0, &[1; 9000]).unwrap();
+    fs.sync().unwrap();
+    fs.collapse_range(number, 0, 4096).unwrap();
+    assert_eq!(writes(&device, || fs.sync_inode(number).unwrap()), 2, "collapse");
+    fs.insert_range(number, 0, 4096).unwrap();
+    assert_eq!(writes(&device, || fs.sync_inode(number).unwrap()), 2, "insert");
     // The program crashes after a change that no fast commit can have, and a fast commit before.
     fs.set_owner(number, Some(5), None).unwrap();
     assert_eq!(writes(&device, || fs.sync_inode(number).unwrap()), 1);
@@ -200,7 +207,10 @@ fn change(fs: &JournaledFilesystem, random: &mut Rng) -> nvio_ext4::InodeNumber 
         2 => drop(fs.truncate(number, blocks(random).min(size)).unwrap()),
         3 => {
             let (pos, length) = (blocks(random), blocks(random) + block);
-            fs.punch_hole(number, pos, length).unwrap();
+            match random.below(2) {
+                0 => fs.punch_hole(number, pos, length).unwrap(),
+                _ => fs.zero_range(number, pos, length, random.below(2) == 0).unwrap(),
+            };
         }
         4 => {
             let (pos, length) = (blocks(random), blocks(random) + block);

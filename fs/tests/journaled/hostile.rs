@@ -23,6 +23,9 @@ fn change_all(fs: &JournaledFilesystem) -> usize {
             fs.write_at(number, 3000, &data).is_ok(),
             fs.allocate(number, 100_000, 50_000, false).is_ok(),
             fs.punch_hole(number, 5000, 60_000).is_ok(),
+            fs.insert_range(number, 4096, 8192).is_ok(),
+            fs.zero_range(number, 3000, 30_000, true).is_ok(),
+            fs.collapse_range(number, 0, 4096).is_ok(),
             fs.truncate(number, 7000).is_ok(),
         ];
         made += results.iter().filter(|&&done| done).count();

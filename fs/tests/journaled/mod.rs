@@ -13,6 +13,7 @@ mod hostile;
 mod open_files;
 mod power;
 mod quality;
+mod ranges;
 mod recorder;
 mod recovery;
 mod space;

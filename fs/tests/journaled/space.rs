@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use nvio_ext4::{BlockSource, Error, Filesystem};
+use nvio_ext4::{BadRange, BlockSource, Error, Filesystem};
 use nvio_testkit::random::Rng;
 
 use super::recorder::{Recorder, cuts};
@@ -44,17 +44,24 @@ fn contents(fs: &Filesystem, bytes: &Path, at: usize) -> Vec<u8> {
     common::read_file(fs, &File::open(bytes).unwrap(), &inode)
 }
 
-/// A random change, and its effect on a model of the contents.
+/// Number of the kinds of changes, and of those that move no blocks.
+const KINDS: u64 = 10;
+const IN_PLACE: u64 = 8;
+
+/// A random change of one of the first `kinds`, and its effect on a model of the contents.
 fn change(
     fs: &nvio_ext4::JournaledFilesystem,
     random: &mut Rng,
     models: &mut [Vec<u8>],
+    kinds: u64,
 ) -> Result<(), Error> {
     let at = random.below(8) as usize;
     let number = file(fs, at).number();
     let (pos, length) = (random.below(400_000), 1 + random.below(200_000));
     let model = &mut models[at];
-    match random.below(6) {
+    let block = u64::from(fs.superblock().block_size());
+    let (inside, moved) = (pos / block * block, length.next_multiple_of(block));
+    match random.below(kinds) {
         0 => {
             fs.allocate(number, pos, length, true)?;
         }
@@ -74,13 +81,54 @@ fn change(
             model.resize(model.len().max(end), 0);
             model[pos as usize..end].copy_from_slice(&data);
         }
-        _ => {
+        5 => {
             fs.punch_hole(number, pos, length)?;
             let end = (pos + length).min(model.len() as u64) as usize;
             model.get_mut(pos as usize..end).unwrap_or_default().fill(0);
         }
+        6 | 7 => {
+            let keep_size = random.below(2) == 0;
+            let inode = fs.zero_range(number, pos, length, keep_size)?;
+            let end = (pos + length) as usize;
+            if !keep_size {
+                model.resize(model.len().max(end), 0);
+            }
+            assert_eq!(inode.size(), model.len() as u64);
+            let end = end.min(model.len());
+            model.get_mut(pos as usize..end).unwrap_or_default().fill(0);
+        }
+        8 => {
+            let collapsed = fs.collapse_range(number, inside, moved);
+            if ((inside + moved) as usize) < model.len() {
+                assert_eq!(collapsed?.size(), model.len() as u64 - moved);
+                model.drain(inside as usize..(inside + moved) as usize);
+            } else {
+                assert_bad_range(collapsed, model.len());
+            }
+        }
+        _ => {
+            let inserted = fs.insert_range(number, inside, moved);
+            if (inside as usize) < model.len() {
+                assert_eq!(inserted?.size(), model.len() as u64 + moved);
+                let at = inside as usize;
+                model.splice(at..at, std::iter::repeat_n(0, moved as usize));
+            } else {
+                assert_bad_range(inserted, model.len());
+            }
+        }
     }
     Ok(())
+}
+
+fn assert_bad_range(result: Result<nvio_ext4::Inode, Error>, length: usize) {
+    let length = length as u64;
+    match result {
+        Err(Error::BadRange {
+            why: BadRange::EndsAfter { size } | BadRange::BeginsAfter { size },
+            ..
+        }) => assert_eq!(size, length),
+        other => panic!("{other:?}, of a file of {length} bytes"),
+    }
 }
 
 #[test]
@@ -97,7 +145,8 @@ fn random_changes_are_those_of_a_model_and_the_kernel_agrees() {
         for round in 0..if long { 40 } else { 4 } {
             let fs = open(&device);
             for _ in 0..60 {
-                change(&fs, &mut random, &mut models).unwrap_or_else(|error| panic!("{error}"));
+                change(&fs, &mut random, &mut models, KINDS)
+                    .unwrap_or_else(|error| panic!("{error}"));
                 if random.below(10) == 0 {
                     fs.sync().unwrap();
                 }
@@ -192,9 +241,12 @@ fn cuts_of_allocation_and_truncation() {
         let base = image(dir.path(), options);
         let device = Recorder::new(base.clone());
         let fs = open(&device);
-        let mut models = vec![Vec::new(); 8];
+        let path = dir.path().join("checked");
+        fs::write(&path, &base).unwrap();
+        let before = common::open(&path);
+        let mut models: Vec<_> = (0..8).map(|at| contents(&before, &path, at)).collect();
         for _ in 0..12 {
-            change(&fs, &mut random, &mut models).unwrap();
+            change(&fs, &mut random, &mut models, KINDS).unwrap();
             if random.below(2) == 0 {
                 fs.sync().unwrap();
             }
@@ -209,7 +261,6 @@ fn cuts_of_allocation_and_truncation() {
             }
             let again = Recorder::new(state);
             open(&again).close().unwrap();
-            let path = dir.path().join("checked");
             fs::write(&path, again.bytes()).unwrap();
             println!("{name}, cut at {at}");
             common::assert_clean(&path);
@@ -422,7 +473,8 @@ fn each_sector_is_old_or_new_after_a_cut() {
             History { states: vec![models.clone()], promises: Vec::new(), made: Vec::new() };
         for _ in 0..24 {
             history.made.push(device.calls());
-            change(&fs, &mut random, &mut models).unwrap();
+            // An overwrite of a block that has moved is at both places.
+            change(&fs, &mut random, &mut models, IN_PLACE).unwrap();
             history.states.push(models.clone());
             if random.below(3) == 0 {
                 fs.sync().unwrap();
@@ -523,6 +575,9 @@ fn block_pointers_are_not_changed() {
     for error in [
         fs.truncate(number, 0).unwrap_err(),
         fs.punch_hole(number, 0, 1 << 20).unwrap_err(),
+        fs.zero_range(number, 0, 1 << 20, false).unwrap_err(),
+        fs.collapse_range(number, 0, 1024).unwrap_err(),
+        fs.insert_range(number, 0, 1024).unwrap_err(),
         fs.allocate(number, 1 << 20, 1, false).unwrap_err(),
         fs.write_at(number, 0, b"x").unwrap_err(),
     ] {
