@@ -335,6 +335,9 @@ pub enum Error {
         "a write to the journal failed: nothing can be changed until the filesystem is reopened"
     )]
     JournalAborted,
+    /// The filesystem was closed, and can only be read through the handles that are left.
+    #[error("the filesystem was closed: nothing can be changed any more")]
+    Closed,
     /// The mapping layer rejected the request.
     #[error(transparent)]
     Iomap(Box<nvio_iomap::Error>),
@@ -380,7 +383,7 @@ impl Error {
             | Self::OtherDevice { .. } => ErrorKind::InvalidInput,
             Self::NameTooLong { .. } => ErrorKind::InvalidFilename,
             Self::WouldBlock { .. } => ErrorKind::WouldBlock,
-            Self::NotWritable(_) | Self::NeedsRecovery | Self::JournalAborted => {
+            Self::NotWritable(_) | Self::NeedsRecovery | Self::JournalAborted | Self::Closed => {
                 ErrorKind::ReadOnlyFilesystem
             }
             Self::Protected { .. } | Self::ReadOnly { .. } => ErrorKind::PermissionDenied,

@@ -392,7 +392,15 @@ impl Journal {
 
     /// Commits everything, writes it to its place, and empties the log.
     pub(crate) fn end(&self, fs: &Filesystem) -> Result<(), Error> {
-        self.sync(fs)?;
+        // Other threads may make changes until the filesystem is closed under the mutex.
+        loop {
+            self.sync(fs)?;
+            let mut state = self.lock();
+            if state.running.is_empty() && state.committing.is_none() {
+                state.is_closed = true;
+                break;
+            }
+        }
         let Some(mut log) = self.lock_log()? else { return Ok(()) };
         let tid = self.lock().running.tid;
         self.checkpoint(fs, &mut log, tid)?;

@@ -48,6 +48,8 @@ pub(crate) struct State {
     pub held: Vec<(BlockRun, InodeNumber)>,
     /// A write to the log failed, so that nothing can be changed any more.
     pub is_aborted: bool,
+    /// The filesystem was closed, so that nothing can be changed any more.
+    pub is_closed: bool,
     /// Number of changes. An inode that was read while it increased may be an old one.
     pub version: u64,
     /// Number of checkpoints. A block that was read from the device while it increased may be an old
@@ -71,6 +73,7 @@ impl State {
             reserved,
             held: Vec::new(),
             is_aborted: false,
+            is_closed: false,
             version: 0,
             checkpoints: 0,
         }
@@ -91,7 +94,11 @@ impl State {
 
     /// Returns an error if nothing can be changed.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.is_aborted { Err(Error::JournalAborted) } else { Ok(()) }
+        match () {
+            () if self.is_aborted => Err(Error::JournalAborted),
+            () if self.is_closed => Err(Error::Closed),
+            () => Ok(()),
+        }
     }
 
     /// Adds the changes of a handle to the running transaction.

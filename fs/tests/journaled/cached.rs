@@ -325,3 +325,21 @@ fn appended_data_is_written_back_in_runs() {
     fs.close().unwrap();
     check(dir.path(), &device.bytes());
 }
+
+#[test]
+fn nothing_is_changed_after_a_close() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Recorder::new(image(dir.path(), "-t ext4 -b 1024 -J size=1"));
+    let mut world = World::open(&device, 1 << 20, vec![Vec::new(); FILES]);
+    let number = file(&world.fs, 1).number();
+    world.cached(0).write_at(0, &[1; 5000][..]).unwrap();
+    world.fs.clone().close().unwrap();
+    let closed = device.bytes();
+    assert!(matches!(world.fs.truncate(number, 0), Err(Error::Closed)));
+    assert!(matches!(world.cached(1).write_at(9000, &[1; 10][..]), Err(Error::Closed)));
+    assert!(world.cached(0).sync_all().is_err());
+    assert_eq!(file(&world.fs, 1).size(), 6, "it can be read");
+    drop(world);
+    assert!(device.bytes() == closed);
+    check(dir.path(), &closed);
+}
