@@ -73,7 +73,7 @@ impl Delayed {
     }
 
     /// Reserves the blocks of a range: `hole` if they are to be allocated. Returns false, and changes
-    /// nothing, if that are more than `available`. The caller has the lock of [`Reserved::add`].
+    /// nothing, if more blocks are needed than are `available`. The caller has the lock of [`Reserved::add`].
     pub(crate) fn reserve(
         &mut self,
         superblock: &Superblock,

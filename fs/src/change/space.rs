@@ -34,9 +34,9 @@ const LARGE: u64 = 1 << 31;
 /// The circumstances of a change of a map.
 #[derive(Clone, Copy, Default)]
 pub(super) struct How {
-    /// It may use the blocks that are reserved for cached data.
+    /// True if the change may use the blocks that are reserved for cached data.
     pub is_reserved: bool,
-    /// It makes data reachable that may be in the device's volatile cache.
+    /// True if the change makes data reachable that may be in the device's volatile cache.
     pub needs_flush: bool,
 }
 

@@ -112,7 +112,7 @@ impl Ranges {
         if start >= end {
             return;
         }
-        // It may have grown up to the next one.
+        // The range may have grown up to the next one.
         if let Some(next_end) = self.ranges.remove(&end) {
             end = next_end;
         }

@@ -226,7 +226,7 @@ fn a_full_disk_is_an_error_of_the_write_and_not_of_the_writeback() {
         world.cached(at).sync_all().unwrap();
     }
     let left = world.fs.statfs().unwrap().free_blocks;
-    // What was reserved for nodes and not needed can be allocated.
+    // Blocks that were reserved for nodes and are not needed can be allocated.
     world.fs.allocate(file(&world.fs, 5).number(), 0, left * 1024, true).unwrap();
     for (at, size) in sizes.into_iter().enumerate() {
         let mut block = [0; 1024];

@@ -260,7 +260,7 @@ impl Workload {
         let least = self.promises.iter().rev().find(|promise| promise.0 <= at);
         let least = least.map_or(0, |promise| promise.1);
         let most = self.made.iter().filter(|&&calls| calls <= at).count();
-        // The same state may come again: the last one counts.
+        // A state may come again: the last one counts.
         let last = self.states[..=most].iter().rposition(|states| states == found);
         let last = last.unwrap_or_else(|| panic!("{what}: no state up to {most}: {found:?}"));
         assert!(last >= least, "{what}: state {last}, but {least} was durable");

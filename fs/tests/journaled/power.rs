@@ -438,7 +438,8 @@ fn play(seed: u64, is_cached: bool, dir: &Path, long: bool, seen: &Seen) {
         count(&seen.cuts);
         // The kernel may keep a node of a tree that has room in the inode: of an orphan, or of a file whose
         // extents fast commits have removed and added.
-        let has_other_trees = fs.superblock().last_orphan != 0 || name.contains("fast commit");
+        let has_fast_commits = fs.recovered().is_some_and(|replay| replay.fast_commits > 0);
+        let has_other_trees = fs.superblock().last_orphan != 0 || has_fast_commits;
         if chance.below(cuts) < 3 {
             cut.judge(dir, has_other_trees, &found);
             count(&seen.judged);

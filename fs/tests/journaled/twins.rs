@@ -79,8 +79,8 @@ fn comparable(change: Change, model: &[u8]) -> Change {
 }
 
 /// Sizes, contents, and the state of each block of each file (written, unwritten, none) are the same.
-/// So is the number of free blocks with those of the nodes of trees: the trees differ because blocks
-/// have other places. e2fsck proves the blocks of each inode and the counts of groups.
+/// The sum of free blocks and of nodes of trees is, too: the trees differ because blocks have other places.
+/// e2fsck proves the blocks of each inode and the counts of groups.
 #[test]
 fn random_changes_are_those_of_the_kernel() {
     if !common::is_root() {

@@ -17,7 +17,7 @@ pub(crate) struct FastCommit {
     pub bytes: usize,
     /// Number of fast commits.
     pub commits: u32,
-    /// There are tags that add or remove names, or inodes with them.
+    /// True if tags add or remove names, or inodes with them.
     pub has_names: bool,
 }
 

@@ -7,7 +7,7 @@ use nvio_ext4::{JournaledFile, JournaledFilesystem, Options};
 use nvio_iomap::{CachedFile, ImageQueue, PageCache};
 
 use crate::allocations;
-use crate::cached::PAGE;
+use crate::cached::{Aligned, PAGE};
 use crate::file::image_of_holes;
 use crate::load::{BATCH, ROUNDS};
 
@@ -29,9 +29,9 @@ pub(crate) fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let filesystem = JournaledFilesystem::open(device, Options::default())?;
     let inode = filesystem.lookup(b"/file")?;
     let mut file = filesystem.cached_file(&inode, &cache)?;
-    let (page, begin, mut done) = ([1; PAGE], file.size(), 0);
+    let (page, begin, mut done) = (Aligned([1; PAGE]), file.size(), 0);
     for _ in 0..ROUNDS {
-        done += allocations::watch(|| append_pages(&mut file, &page));
+        done += allocations::watch(|| append_pages(&mut file, &page.0));
     }
     file.sync_all()?;
     if file.size() - begin != (done * PAGE) as u64
