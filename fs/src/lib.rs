@@ -107,6 +107,7 @@ pub use blocks::queue_source::QueueSource;
 pub use blocks::source::{BlockSource, ReadRange, SourceError};
 pub use change::JournaledFilesystem;
 pub use change::file::JournaledFile;
+pub use change::rename::RenameMode;
 pub use dir::path::MAX_SYMLINKS;
 pub use dir::{DirEntry, ReadDir};
 pub use error::path_name::PathName;

@@ -64,6 +64,20 @@ impl<K: Copy + Eq + Hash, V: Clone> Cache<K, V> {
         }
     }
 
+    /// Removes a value.
+    pub(crate) fn remove(&self, key: K) {
+        let state = &mut *self.lock();
+        let Some(at) = state.index.remove(&key) else { return };
+        if at >= state.slots.len() {
+            return;
+        }
+        state.slots.swap_remove(at);
+        // The last slot has moved.
+        if let Some(moved) = state.slots.get(at) {
+            state.index.insert(moved.key, at);
+        }
+    }
+
     /// Locks the state. A poisoned lock is ignored, because a partial update leaves at most a wrong
     /// index entry, which `get` detects by comparing the key.
     fn lock(&self) -> MutexGuard<'_, State<K, V>> {
@@ -112,6 +126,10 @@ mod tests {
             match cache.get(number) {
                 Some(found) => assert_eq!(u64::from(found[0]), number),
                 None => cache.insert(number, block(number as u8)),
+            }
+            if random & 7 == 0 {
+                cache.remove(number);
+                assert!(!cache.contains(number));
             }
             let state = cache.lock();
             assert!(state.slots.len() <= 8 && state.index.len() == state.slots.len());

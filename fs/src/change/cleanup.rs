@@ -22,6 +22,10 @@ use crate::number::{BlockRun, InodeNumber, LogicalBlock};
 use crate::recovery::orphan_file;
 use crate::xattr::block;
 
+/// Maximum number of blocks of a directory that one change frees, because the transaction has a revoke of
+/// each.
+const REVOKES_MAX: u64 = 1024;
+
 /// An inode to be truncated or, without links, to be freed.
 pub(super) struct Orphan {
     number: InodeNumber,
@@ -100,7 +104,7 @@ impl JournaledFilesystem {
     }
 
     /// Frees an inode without links, and its blocks, in as many steps as are needed.
-    fn free_inode(&self, number: InodeNumber, entry: Entry) -> Result<(), Error> {
+    pub(super) fn free_inode(&self, number: InodeNumber, entry: Entry) -> Result<(), Error> {
         let time = now();
         loop {
             let is_done = self.journal().change(self, |handle| {
@@ -137,7 +141,10 @@ fn free_blocks(
         return Ok(true);
     }
     let mut tree = Tree { handle, zone, inode, is_changed: false };
-    let start = tree.last_extents(EXTENTS_MAX)?;
+    let mut start = tree.last_extents(EXTENTS_MAX)?;
+    if !tree.inode.is_file() {
+        start = start.max(tree.end()?.saturating_sub(REVOKES_MAX));
+    }
     free(&mut tree, start..LogicalBlock::END_NUMBER)?;
     Ok(tree.end()? == 0)
 }

@@ -3,14 +3,17 @@
 pub(crate) mod attributes;
 mod cleanup;
 pub(crate) mod delayed;
+pub(crate) mod directory;
 pub(crate) mod extents;
 mod fast_commit;
 pub(crate) mod file;
 mod file_io;
 mod locks;
+mod names;
 pub(crate) mod open;
 mod orphans;
 mod range;
+pub(crate) mod rename;
 mod replay;
 pub(crate) mod space;
 pub(crate) mod superblock;
@@ -112,6 +115,34 @@ use crate::number::InodeNumber;
 /// assert_eq!(&text, b"Hello, world, and more");
 /// # drop((cached, direct));
 /// # fs.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+/// # Names
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// use std::fs::File;
+/// use std::io::ErrorKind;
+///
+/// use nvio_ext4::{JournaledFilesystem, Options, RenameMode};
+///
+/// let device = File::options().read(true).write(true).open(&image)?;
+/// let fs = JournaledFilesystem::open(device, Options::default())?;
+/// let root = fs.root()?.number();
+/// let file = fs.lookup("/hello.txt")?.number();
+///
+/// assert_eq!(fs.hard_link(file, root, "second name")?.links(), 2);
+/// fs.rename(root, "second name", root, "table.db", RenameMode::Replace)?;
+/// assert_eq!(fs.lookup("/table.db")?.number(), file);
+/// // The directory's entries are durable:
+/// fs.sync_inode(root)?;
+///
+/// fs.rename(root, "hello.txt", root, "link", RenameMode::Exchange)?;
+/// assert!(fs.lookup_no_follow("/hello.txt")?.is_symlink());
+/// let error = fs.rename(root, "hello.txt", root, "link", RenameMode::NoReplace).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+/// assert_eq!(fs.hard_link(file, root, "..").unwrap_err().kind(), ErrorKind::InvalidInput);
+/// fs.close()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]

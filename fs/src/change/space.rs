@@ -469,7 +469,7 @@ fn add_blocks(tree: &mut Tree<'_, '_>, blocks: u64) -> Result<(), Stop> {
 
 /// Returns the block to allocate for block `at` of a file: the one after the block before it, or one
 /// in the group of the inode.
-fn goal(tree: &Tree<'_, '_>, at: u64) -> Result<PhysicalBlock, Stop> {
+pub(super) fn goal(tree: &Tree<'_, '_>, at: u64) -> Result<PhysicalBlock, Stop> {
     if let Some(before) = at.checked_sub(1)
         && let Found::Extent(extent) = tree.find(before)?
     {
@@ -505,6 +505,10 @@ pub(super) fn free(tree: &mut Tree<'_, '_>, range: Range<u64>) -> Result<(), Sto
     }
     for extent in tree.replace(range, None)? {
         alloc::free(tree.handle, tree.zone, extent.blocks)?;
+        if !tree.inode.is_file() {
+            // The log may have copies of the blocks of a directory.
+            extent.blocks.blocks().for_each(|block| tree.handle.revoke(block));
+        }
         tree.inode.remove_blocks(tree.handle.superblock(), extent.blocks.count());
     }
     Ok(())

@@ -38,7 +38,8 @@ struct RawNodeTail {
     checksum: U32,
 }
 
-const TAIL_SIZE: usize = 12;
+/// Size of the tail of a block of entries, bytes.
+pub(crate) const TAIL_SIZE: usize = 12;
 /// Byte offset of the root's entries, after ".", ".." and the root's own fields.
 pub(crate) const ROOT_START: usize = 32;
 
@@ -48,7 +49,6 @@ const _: () = {
     assert!(offset_of!(RawTail, checksum) == 8);
 };
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
 /// Writes the tail with the checksum to a block of entries; `seed` is the inode's.
 pub(crate) fn seal(seed: u32, block: &mut [u8]) {
     let Some((covered, tail)) = block.split_last_chunk_mut::<TAIL_SIZE>() else { return };
@@ -60,7 +60,6 @@ pub(crate) fn seal(seed: u32, block: &mut [u8]) {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
 /// Writes the tail with the checksum to a node of a hash tree whose entries begin at `start`;
 /// `seed` is the inode's.
 pub(crate) fn seal_node(seed: u32, block: &mut [u8], start: usize) {

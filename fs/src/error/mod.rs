@@ -319,6 +319,48 @@ pub enum Error {
     /// No block is free.
     #[error("no space left on the filesystem")]
     NoSpace,
+    /// The hash tree of a directory has as many levels and nodes as it can have (ENOSPC).
+    #[error("directory, inode {inode}: its hash tree is full")]
+    DirectoryFull {
+        /// Number of the directory's inode.
+        inode: InodeNumber,
+    },
+    /// The directory has an entry of this name already (EEXIST).
+    #[error("{name}: exists already")]
+    AlreadyExists {
+        /// The name.
+        name: PathName,
+    },
+    /// No entry can have this name: it is empty, "." or "..", or has a slash or a zero byte (EINVAL).
+    #[error("{name:?}: not a possible name", name = .name.to_string())]
+    InvalidName {
+        /// The name.
+        name: PathName,
+    },
+    /// A directory that is to be replaced has entries (ENOTEMPTY).
+    #[error("directory, inode {inode}: is not empty")]
+    DirectoryNotEmpty {
+        /// Number of the directory's inode.
+        inode: InodeNumber,
+    },
+    /// The inode has as many links as its count of links allows (EMLINK).
+    #[error("inode {inode}: has too many links")]
+    TooManyLinks {
+        /// Number of the inode.
+        inode: InodeNumber,
+    },
+    /// The inode has another project id than the directory, which hands its own down (EXDEV).
+    #[error("inode {inode}: has another project id than the directory")]
+    OtherProject {
+        /// Number of the inode.
+        inode: InodeNumber,
+    },
+    /// A directory was to be moved into itself, or below itself (EINVAL).
+    #[error("directory, inode {inode}: cannot be moved into itself")]
+    IntoItself {
+        /// Number of the directory's inode.
+        inode: InodeNumber,
+    },
     /// A change has more blocks than the journal has room for.
     #[error(
         "a change of {blocks} blocks does not fit into the journal, which has room for {limit}"
@@ -380,6 +422,8 @@ impl Error {
             | Self::SymlinkLoop { .. }
             | Self::TooDeep { .. }
             | Self::BadRange { .. }
+            | Self::InvalidName { .. }
+            | Self::IntoItself { .. }
             | Self::OtherDevice { .. } => ErrorKind::InvalidInput,
             Self::NameTooLong { .. } => ErrorKind::InvalidFilename,
             Self::WouldBlock { .. } => ErrorKind::WouldBlock,
@@ -388,7 +432,11 @@ impl Error {
             }
             Self::Protected { .. } | Self::ReadOnly { .. } => ErrorKind::PermissionDenied,
             Self::PastEnd { .. } | Self::FileTooLarge { .. } => ErrorKind::FileTooLarge,
-            Self::NoSpace => ErrorKind::StorageFull,
+            Self::NoSpace | Self::DirectoryFull { .. } => ErrorKind::StorageFull,
+            Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
+            Self::DirectoryNotEmpty { .. } => ErrorKind::DirectoryNotEmpty,
+            Self::TooManyLinks { .. } => ErrorKind::TooManyLinks,
+            Self::OtherProject { .. } => ErrorKind::CrossesDevices,
             Self::ChangeTooLarge { .. } => ErrorKind::FileTooLarge,
             Self::UnsupportedFeature { .. }
             | Self::UnsupportedInode { .. }
@@ -497,6 +545,13 @@ pub enum Unsupported {
     /// The file has block pointers instead of extents, and its map cannot be changed.
     #[error("has block pointers instead of extents, whose change is not supported")]
     IndirectBlocks,
+    /// The directory ignores case (`casefold`), and its entries cannot be changed.
+    #[error("ignores case (feature casefold), which changes do not support")]
+    CaseFolded,
+    /// The directory has a hash tree that other programs may not use, or hash in another way, because of
+    /// features or flags of the filesystem.
+    #[error("has a hash tree that the filesystem's features or flags do not allow for; run e2fsck")]
+    HashTree,
     /// The inode has an access control list, which a change of the permissions would have to change.
     #[error("has an access control list, whose change is not supported")]
     AccessControlList,

@@ -85,6 +85,9 @@ pub enum Protected {
     /// The data of the file is inside its inode (`inline_data`), which is metadata.
     #[error("its data is inside its inode (inline_data)")]
     InlineData,
+    /// A directory has one name, so that there are no loops.
+    #[error("it is a directory, which has one name only")]
+    Directory,
     /// The caller replaced the file in a [`WritableFile`](crate::WritableFile) by one that was
     /// opened for reading.
     #[error("it was not opened for writing")]

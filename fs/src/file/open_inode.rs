@@ -401,6 +401,11 @@ impl OpenInodes {
         }
     }
 
+    /// Returns true if inode `number` has a handle or a request in flight.
+    pub(crate) fn is_open(&self, number: InodeNumber) -> bool {
+        self.lock().get(&number).is_some_and(|inode| !WeakFileRef::is_gone(inode))
+    }
+
     /// Returns true if requests of inode `number` are in flight.
     pub(crate) fn is_busy(&self, number: InodeNumber) -> bool {
         // A request is counted before it looks for the map, and a map is replaced before this call.

@@ -21,7 +21,7 @@ pub(crate) const ENCRYPTED_MIN: usize = 16;
 /// Size of an entry without its name, bytes.
 const HEADER: usize = 8;
 /// Smallest entry: the header and a name of up to four bytes.
-const ENTRY_MIN: usize = 12;
+pub(crate) const ENTRY_MIN: usize = 12;
 
 /// `struct ext4_dir_entry_2`, without the name.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -61,7 +61,31 @@ pub(crate) fn encode_rec_len(length: usize, block_size: usize) -> Option<u16> {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+/// Returns the number of bytes that an entry with a name of `name_len` bytes needs.
+pub(crate) fn needed(name_len: usize) -> usize {
+    name_len.saturating_add(HEADER).next_multiple_of(4)
+}
+
+/// Sets the length of the entry at `offset` of a block, bytes. Returns `None` if it is impossible.
+pub(crate) fn set_length(block: &mut [u8], offset: usize, length: usize) -> Option<()> {
+    let rec_len = encode_rec_len(length, block.len())?;
+    let (raw, _) = RawEntry::mut_from_prefix(block.get_mut(offset..)?).ok()?;
+    raw.rec_len = rec_len.into();
+    Some(())
+}
+
+/// Sets the inode and its type in the entry at `offset` of a block.
+pub(crate) fn set_inode(
+    block: &mut [u8],
+    offset: usize,
+    inode: InodeNumber,
+    file_type: u8,
+) -> Option<()> {
+    let (raw, _) = RawEntry::mut_from_prefix(block.get_mut(offset..)?).ok()?;
+    (raw.inode, raw.file_type) = (inode.get().into(), file_type);
+    Some(())
+}
+
 /// Writes an entry of `length` bytes at `offset` of a block. The bytes after its name stay. Returns
 /// `None`, and writes nothing, if the name does not fit.
 pub(crate) fn write(

@@ -47,6 +47,19 @@ impl FileType {
         })
     }
 
+    /// Returns the number of the type in a directory entry.
+    pub(crate) fn to_entry(self) -> u8 {
+        match self {
+            Self::Regular => 1,
+            Self::Directory => 2,
+            Self::CharDevice => 3,
+            Self::BlockDevice => 4,
+            Self::Fifo => 5,
+            Self::Socket => 6,
+            Self::Symlink => 7,
+        }
+    }
+
     /// Returns the type in a directory entry; `None` if the entry does not store it.
     pub(crate) fn from_entry(file_type: u8) -> Option<Self> {
         Some(match file_type {

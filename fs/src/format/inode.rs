@@ -124,6 +124,8 @@ pub struct Inode {
     ctime: Timestamp,
     crtime: Option<Timestamp>,
     project: Option<u32>,
+    /// Number of changes, `i_version`.
+    version: u64,
     /// Block of extended attributes, or 0.
     pub(crate) attribute_block: PhysicalBlock,
     /// Byte offset of the extended attributes inside the inode.
@@ -224,6 +226,7 @@ impl Inode {
             ctime: time(raw.ctime, extra.raw.ctime_extra),
             crtime: extra.crtime(),
             project: extra.project(superblock),
+            version: join_64(raw.version, extra.raw.version_hi),
             attribute_block: attribute_block(superblock, raw),
             attributes_at: extra.end,
             has_attribute_space: xattr_body::is_there(bytes.get(extra.end..).unwrap_or_default()),
@@ -434,6 +437,8 @@ impl Inode {
         raw.flags = self.flags.bits().into();
         raw.generation = self.generation.into();
         raw.block = self.block;
+        let (version_lo, version_hi) = split_64(self.version);
+        raw.version = version_lo;
         let (size_lo, size_hi) = split_64(self.size);
         raw.size_lo = size_lo;
         if self.kind == FileType::Regular || superblock.has(IncompatFeatures::LARGEDIR) {
@@ -455,6 +460,7 @@ impl Inode {
             let mut extra = stored.clone();
             (extra.atime_extra, extra.mtime_extra) = (atime.1.into(), mtime.1.into());
             extra.ctime_extra = ctime.1.into();
+            extra.version_hi = version_hi;
             if let Some((seconds, more)) = self.crtime.map(Timestamp::encode) {
                 (extra.crtime, extra.crtime_extra) = (seconds.into(), more.into());
             }

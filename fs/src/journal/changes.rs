@@ -14,6 +14,8 @@ pub(crate) struct Changes {
     pub blocks: BTreeMap<PhysicalBlock, Block>,
     /// Inodes that were changed, as they are now.
     pub inodes: Vec<Inode>,
+    /// Inodes that lost their last name, or were freed.
+    pub gone: Vec<InodeNumber>,
     /// True if the size or the map of an inode was changed, not only its attributes.
     pub has_new_map: bool,
     /// True if the changes make data reachable that may be in the device's volatile cache.

@@ -176,9 +176,11 @@ impl<'a> Handle<'a> {
         let bytes = block.get_mut(offset..).and_then(|rest| rest.get_mut(..size));
         inode.encode(superblock, bytes.unwrap_or_default());
         self.changes.inodes.retain(|other| other.number() != inode.number());
+        self.changes.gone.retain(|&other| other != inode.number());
         // An inode that is freed cannot be read any more.
-        if inode.links() > 0 {
-            self.changes.inodes.push(inode);
+        match inode.links() {
+            0 => self.changes.gone.push(inode.number()),
+            _ => self.changes.inodes.push(inode),
         }
         Ok(())
     }

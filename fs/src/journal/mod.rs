@@ -453,6 +453,9 @@ fn keep(fs: &Filesystem, changes: Changes) {
             fs.open_inodes().map_changed(number, size);
         }
     }
+    for number in changes.gone {
+        fs.inner.inodes.remove(number);
+    }
     for (group, descriptor) in changes.groups {
         fs.metadata().replace_group(group, descriptor);
     }

@@ -13,7 +13,7 @@ pub(crate) const ENTRY: usize = 8;
 /// Byte offset of the entries in a node other than the root, after an unused directory entry.
 pub(crate) const START: usize = 8;
 /// Bits of the block number in an entry; the others are reserved.
-const BLOCK_MASK: u32 = 0x0fff_ffff;
+pub(crate) const BLOCK_MASK: u32 = 0x0fff_ffff;
 
 /// `struct dx_entry`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -86,6 +86,11 @@ impl Node {
             .map_or(&[], |(entries, _)| entries)
     }
 
+    /// Returns the hash and the block of each entry. The hash of the first one has no meaning.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.entries().iter().map(|entry| (entry.hash.get(), entry.block.get() & BLOCK_MASK))
+    }
+
     /// Returns the index of the last entry whose hash is not above `hash`. If hashes are out of
     /// order, the result is the kernel's, because the search takes the same steps.
     pub(crate) fn search(&self, hash: u32) -> usize {
@@ -112,7 +117,6 @@ impl Node {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
 /// Writes the entries of a node: hashes and blocks. The hash of the first one is not stored.
 /// Returns `None` if there are none, or more than `limit`, the capacity.
 pub(crate) fn write(

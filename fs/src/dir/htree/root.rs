@@ -34,6 +34,8 @@ pub(crate) struct Root {
     /// Levels of nodes below the root, at most 2.
     pub levels: u8,
     pub node: Node,
+    /// Byte offset of the node's entries in the block.
+    pub start: usize,
 }
 
 impl Root {
@@ -62,11 +64,10 @@ impl Root {
         let start = INFO.saturating_add(info_length.into());
         let limit = node::limit(superblock, block.len().saturating_sub(start));
         let node = Node::new(block, start, limit)?;
-        Ok(Self { function, levels, node })
+        Ok(Self { function, levels, node, start })
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
 /// Writes the root's own fields to its block.
 pub(crate) fn write(block: &mut [u8], function: Function, levels: u8) -> Option<()> {
     let (info, _) = RawRootInfo::mut_from_prefix(block.get_mut(INFO..)?).ok()?;

@@ -47,6 +47,21 @@ impl Inode {
         self.blocks_512 = self.blocks_512.saturating_sub(superblock.bytes(blocks) >> 9);
     }
 
+    /// Sets the count of links.
+    pub(crate) fn set_links(&mut self, links: u16) {
+        self.links = links;
+    }
+
+    /// Marks a directory as one with a hash tree.
+    pub(crate) fn set_index_flag(&mut self) {
+        self.flags.insert(InodeFlags::INDEX);
+    }
+
+    /// Counts a change in `i_version`.
+    pub(crate) fn increase_version(&mut self) {
+        self.version = self.version.wrapping_add(1);
+    }
+
     pub(crate) fn set_atime(&mut self, time: Timestamp) {
         self.atime = time;
     }
