@@ -38,8 +38,18 @@ fn section(section: &str, last: u32) -> impl Iterator<Item = String> {
 
 /// Returns the numbers of all points of the journal.
 fn points_of_the_journal() -> BTreeSet<String> {
-    let sections =
-        [("F", 4), ("J", 12), ("A", 5), ("T", 5), ("I", 5), ("O", 4), ("E", 4), ("C", 3), ("X", 5)];
+    let sections = [
+        ("F", 4),
+        ("J", 12),
+        ("A", 5),
+        ("T", 5),
+        ("D", 6),
+        ("I", 5),
+        ("O", 4),
+        ("E", 4),
+        ("C", 3),
+        ("X", 5),
+    ];
     sections.into_iter().flat_map(|(name, last)| section(name, last)).collect()
 }
 
