@@ -1,9 +1,9 @@
 //! Changes of an inode's own fields: permissions, owner, times.
 
-use crate::change::JournaledFilesystem;
 use crate::change::time::now;
+use crate::change::{JournaledFilesystem, acl};
+use crate::error::Error;
 use crate::error::reasons::Protected;
-use crate::error::{Error, Unsupported};
 use crate::file::system_zone::system_files;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
@@ -18,25 +18,36 @@ const SET_GROUP: u16 = 0o2000;
 const GROUP_EXECUTES: u16 = 0o0010;
 
 impl JournaledFilesystem {
-    /// Sets the lower twelve bits of an inode's mode, and returns the inode.
+    /// Sets the lower twelve bits of an inode's mode, and returns the inode. If it has an access control
+    /// list, the entries of the owner, the mask (or else the group) and the others change with the mode.
     ///
     /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::Protected`] if the inode is immutable, append-only or the filesystem's own;
-    /// [`Error::UnsupportedInode`] if it has an access control list, which would have to change, too;
+    /// [`Error::NoSpace`] if its access control list is in a block that other inodes share, and no block is
+    /// free;
     /// [`Error::NoSuchInode`], [`Error::InodeNotInUse`]; damage; a failure of the device.
     pub fn set_permissions(
         &self,
         inode: impl Into<InodeNumber>,
         permissions: u16,
     ) -> Result<Inode, Error> {
-        let number = inode.into();
-        if self.has_acl(&self.inode(number)?)? {
-            let what = Unsupported::AccessControlList;
-            return Err(Error::UnsupportedInode { inode: number, what });
-        }
-        self.edit(number, |inode| inode.set_permissions(permissions))
+        let (number, now) = (inode.into(), now());
+        self.journal().change(self, |handle| {
+            let mut inode = handle.inode(number)?;
+            self.check(&inode)?;
+            let attributes = acl::set_permissions(handle, self.zone(), &mut inode, permissions)?;
+            inode.set_ctime(now);
+            match attributes {
+                Some(attributes) => attributes.store(handle, self.zone(), &mut inode)?,
+                None => {
+                    handle.set_inode(inode.clone())?;
+                    handle.changes.is_fast = true;
+                }
+            }
+            Ok(inode)
+        })
     }
 
     /// Sets the owner, the group, or both, and returns the inode. A file that runs with the rights of
@@ -45,7 +56,7 @@ impl JournaledFilesystem {
     /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// As [`set_permissions`](Self::set_permissions), but an access control list does not matter.
+    /// As [`set_permissions`](Self::set_permissions), but an access control list does not change.
     pub fn set_owner(
         &self,
         inode: impl Into<InodeNumber>,

@@ -9,6 +9,7 @@ use crate::change::extents::Tree;
 use crate::change::orphans::{Entry, ORPHANS_MAX};
 use crate::change::space::{EXTENTS_MAX, free};
 use crate::change::time::now;
+use crate::change::xattr_store;
 use crate::error::Error;
 use crate::error::reasons::NotWritable;
 use crate::file::system_zone::SystemZone;
@@ -18,9 +19,8 @@ use crate::format::features::{CompatFeatures, RoCompatFeatures};
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 use crate::journal::handle::{Handle, Stop};
-use crate::number::{BlockRun, InodeNumber, LogicalBlock};
+use crate::number::{InodeNumber, LogicalBlock};
 use crate::recovery::orphan_file;
-use crate::xattr::block;
 
 /// Maximum number of blocks of a directory that one change frees, because the transaction has a revoke of
 /// each.
@@ -111,7 +111,7 @@ impl JournaledFilesystem {
                 let mut inode = handle.orphan(number)?;
                 let is_done = free_blocks(handle, self.zone(), &mut inode)?;
                 if is_done {
-                    free_attributes(handle, self.zone(), &inode)?;
+                    xattr_store::release(handle, self.zone(), &inode)?;
                     alloc::inode_bitmap::free(handle, &inode)?;
                     entry.remove(handle, number)?;
                     inode.clear();
@@ -147,29 +147,4 @@ fn free_blocks(
     }
     free(&mut tree, start..LogicalBlock::END_NUMBER)?;
     Ok(tree.end()? == 0)
-}
-
-/// Frees the block of an inode's extended attributes, or counts one user less of it.
-fn free_attributes(handle: &mut Handle<'_>, zone: &SystemZone, inode: &Inode) -> Result<(), Stop> {
-    let number = inode.attribute_block;
-    if number == 0 {
-        return Ok(());
-    }
-    let superblock = handle.superblock();
-    let structure = Structure::AttributeBlock { block: number, inode: inode.number() };
-    let corrupt = |problem| structure.corrupt(problem);
-    superblock.data_blocks(number, 1u32).map_err(corrupt)?;
-    let bytes = handle.block(number)?;
-    block::check(superblock, number, &bytes).map_err(corrupt)?;
-    match block::references(&bytes) {
-        0 | 1 => {
-            alloc::free(handle, zone, BlockRun::new(number, 1).unwrap_or_default())?;
-            handle.revoke(number);
-        }
-        users => {
-            let bytes = handle.block_mut(number)?;
-            block::set_references(superblock, number, users.saturating_sub(1), bytes);
-        }
-    }
-    Ok(())
 }

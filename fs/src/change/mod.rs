@@ -1,11 +1,13 @@
 //! A filesystem that is open for changes, and the changes of its metadata.
 
+mod acl;
 pub(crate) mod attributes;
 mod cleanup;
 pub(crate) mod delayed;
 pub(crate) mod directory;
 pub(crate) mod extents;
 mod fast_commit;
+mod features;
 pub(crate) mod file;
 mod file_io;
 mod locks;
@@ -19,6 +21,8 @@ pub(crate) mod space;
 pub(crate) mod superblock;
 pub(crate) mod time;
 pub(crate) mod write;
+pub(crate) mod xattr;
+mod xattr_store;
 
 use std::fmt;
 use std::ops::Deref;
@@ -117,6 +121,7 @@ use crate::number::InodeNumber;
 /// # fs.close()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
 /// # Names
 /// ```
 /// # let sample = nvio_testkit::image::Sample::new();
@@ -143,6 +148,33 @@ use crate::number::InodeNumber;
 /// assert_eq!(error.kind(), ErrorKind::AlreadyExists);
 /// assert_eq!(fs.hard_link(file, root, "..").unwrap_err().kind(), ErrorKind::InvalidInput);
 /// fs.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Attributes
+/// Extended attributes, access control lists among them, are set and removed by their names.
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// use std::fs::File;
+///
+/// use nvio_ext4::{BadAttribute, Error, JournaledFilesystem, Options, XattrMode};
+///
+/// let device = File::options().read(true).write(true).open(&image)?;
+/// let fs = JournaledFilesystem::open(device, Options::default())?;
+/// let file = fs.lookup("/hello.txt")?.number();
+/// let inode = fs.set_xattr(file, "user.mime_type", "text/plain", XattrMode::Create)?;
+/// assert_eq!(fs.xattr(&inode, "user.mime_type")?.unwrap(), b"text/plain");
+/// let inode = fs.set_xattr(file, "user.mime_type", "text/html", XattrMode::Either)?;
+/// assert_eq!(fs.xattr(&inode, "user.mime_type")?.unwrap(), b"text/html");
+///
+/// let inode = fs.remove_xattr(file, "user.mime_type")?;
+/// assert_eq!(fs.xattr(&inode, "user.mime_type")?, None);
+/// match fs.set_xattr(file, "user.mime_type", "text/plain", XattrMode::Replace) {
+///     Err(Error::BadAttribute { why, .. }) => assert_eq!(why, BadAttribute::Missing),
+///     other => panic!("{other:?}"),
+/// }
+/// # fs.close()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]

@@ -4,13 +4,10 @@
 //! The superblock has the first inode of a list, and each inode the next one in its field of the time of
 //! deletion. The kernel may list them in the orphan file instead.
 
-use zerocopy::FromBytes;
-
+use crate::change::features;
 use crate::format::corrupt::{Problem, Structure};
-use crate::format::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
-use crate::format::superblock;
 use crate::journal::handle::{Handle, Stop};
-use crate::number::{InodeNumber, PhysicalBlock, as_usize};
+use crate::number::InodeNumber;
 use crate::recovery::orphan_file;
 use crate::recovery::orphan_file::Place;
 
@@ -48,31 +45,14 @@ fn remove(handle: &mut Handle<'_>, inode: InodeNumber) -> Result<(), Stop> {
 
 /// Returns the first inode of the list; 0 if it is empty.
 fn first(handle: &Handle<'_>) -> Result<InodeNumber, Stop> {
-    let (number, offset) = place(handle);
-    let block = handle.block(number)?;
-    let raw = block.get(offset..).and_then(|bytes| RawSuperblock::ref_from_prefix(bytes).ok());
-    let missing = || Structure::Superblock.corrupt(Problem::Missing { logical: number.into() });
-    Ok(raw.ok_or_else(missing)?.0.last_orphan.into())
+    Ok(features::read(handle)?.last_orphan.into())
 }
 
 /// Replaces the first inode of the list, and returns the one before.
 fn replace_first(handle: &mut Handle<'_>, inode: InodeNumber) -> Result<InodeNumber, Stop> {
-    let (number, offset) = place(handle);
-    let block = handle.block_mut(number)?;
-    let raw = block.get_mut(offset..).and_then(|bytes| RawSuperblock::mut_from_prefix(bytes).ok());
-    let missing = || Structure::Superblock.corrupt(Problem::Missing { logical: number.into() });
-    let (raw, _) = raw.ok_or_else(missing)?;
-    let before = raw.last_orphan.into();
-    raw.last_orphan = inode.get().into();
-    superblock::seal(raw);
+    let before = first(handle)?;
+    features::edit(handle, |raw| raw.last_orphan = inode.get().into())?;
     Ok(before)
-}
-
-/// Returns the block of the superblock, and its byte offset there.
-fn place(handle: &Handle<'_>) -> (PhysicalBlock, usize) {
-    let superblock = handle.superblock();
-    let number = superblock.superblock_block();
-    (number, as_usize(SUPERBLOCK_OFFSET.saturating_sub(superblock.address(number))))
 }
 
 /// The place where an orphan is listed.

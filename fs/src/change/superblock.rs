@@ -107,7 +107,7 @@ pub(crate) fn keep_checksum(superblock: &Superblock, old: &[u8], new: &mut [u8])
 /// leave one sector new and the other old, and a superblock with a wrong checksum. So the checksum
 /// stays the same, if that is possible: a field that no program uses, in the sector of the others, is
 /// given the value with which it is right.
-fn seal(old: &RawSuperblock, new: &mut RawSuperblock) {
+pub(super) fn seal(old: &RawSuperblock, new: &mut RawSuperblock) {
     superblock::seal(new);
     let is_one_sector =
         old.as_bytes().get(SECTOR..CHECKSUM) == new.as_bytes().get(SECTOR..CHECKSUM);

@@ -10,7 +10,9 @@ use nvio_iomap::FileError;
 
 use crate::blocks::source::SourceError;
 use crate::error::path_name::PathName;
-use crate::error::reasons::{BadRange, MmpHolder, NotWritable, Protected, WrongJournal};
+use crate::error::reasons::{
+    BadAttribute, BadRange, MmpHolder, NotWritable, Protected, WrongJournal,
+};
 use crate::format::corrupt::{Corrupt, Problem, Structure};
 use crate::format::features::IncompatFeatures;
 use crate::format::file_type::FileType;
@@ -310,6 +312,14 @@ pub enum Error {
         /// The reason.
         why: BadRange,
     },
+    /// An extended attribute cannot be set or removed.
+    #[error("inode {inode}: {why}")]
+    BadAttribute {
+        /// Number of the inode.
+        inode: InodeNumber,
+        /// The reason.
+        why: BadAttribute,
+    },
     /// Blocks cannot be moved, because writes to them have not ended.
     #[error("inode {inode} has writes in flight to blocks that would move: wait for them first")]
     InFlight {
@@ -426,6 +436,17 @@ impl Error {
             | Self::IntoItself { .. }
             | Self::OtherDevice { .. } => ErrorKind::InvalidInput,
             Self::NameTooLong { .. } => ErrorKind::InvalidFilename,
+            Self::BadAttribute { why, .. } => match why {
+                BadAttribute::NameTooLong { .. } | BadAttribute::List => ErrorKind::InvalidInput,
+                BadAttribute::Name | BadAttribute::ListOfLink => ErrorKind::Unsupported,
+                BadAttribute::ValueTooLong { .. } => ErrorKind::ArgumentListTooLong,
+                BadAttribute::Exists => ErrorKind::AlreadyExists,
+                BadAttribute::Missing => ErrorKind::NotFound,
+                BadAttribute::NoRoom => ErrorKind::StorageFull,
+                BadAttribute::UserOfOther | BadAttribute::DefaultOfOther => {
+                    ErrorKind::PermissionDenied
+                }
+            },
             Self::WouldBlock { .. } => ErrorKind::WouldBlock,
             Self::NotWritable(_) | Self::NeedsRecovery | Self::JournalAborted | Self::Closed => {
                 ErrorKind::ReadOnlyFilesystem
@@ -552,9 +573,6 @@ pub enum Unsupported {
     /// features or flags of the filesystem.
     #[error("has a hash tree that the filesystem's features or flags do not allow for; run e2fsck")]
     HashTree,
-    /// The inode has an access control list, which a change of the permissions would have to change.
-    #[error("has an access control list, whose change is not supported")]
-    AccessControlList,
 }
 
 /// The file that an error is about: its path where that is known, else its inode.

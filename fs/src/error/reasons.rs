@@ -149,6 +149,52 @@ pub enum BadRange {
     },
 }
 
+/// The reason why an extended attribute cannot be set or removed.
+///
+/// See the [example](crate::JournaledFilesystem#attributes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadAttribute {
+    /// The name is longer than 255 bytes (ERANGE).
+    #[error("the name of the attribute has {length} bytes, the maximum is 255")]
+    NameTooLong {
+        /// Length of the name, bytes.
+        length: usize,
+    },
+    /// No attribute of a program has such a name (EOPNOTSUPP).
+    #[error(
+        "the name of the attribute must begin with user., trusted. or security., or be one of system.posix_acl_access and system.posix_acl_default"
+    )]
+    Name,
+    /// The value is longer than 64 KiB (E2BIG).
+    #[error("the value of the attribute has {length} bytes, the maximum is 65536")]
+    ValueTooLong {
+        /// Length of the value, bytes.
+        length: usize,
+    },
+    /// The attribute was to be created, but exists (EEXIST).
+    #[error("the attribute exists")]
+    Exists,
+    /// The attribute was to be replaced or removed, but does not exist (ENODATA).
+    #[error("the attribute does not exist")]
+    Missing,
+    /// Neither the inode nor a block has room for the attribute besides the others (ENOSPC).
+    #[error("no room for the attribute: all attributes of an inode share a block")]
+    NoRoom,
+    /// Only files and directories have attributes whose names begin with `user.` (EPERM).
+    #[error("only files and directories have attributes of users")]
+    UserOfOther,
+    /// Symbolic links have no access control lists (EOPNOTSUPP).
+    #[error("symbolic links have no access control lists")]
+    ListOfLink,
+    /// Only directories have default access control lists (EACCES).
+    #[error("only directories have default access control lists")]
+    DefaultOfOther,
+    /// The value is not an access control list, or one that misses entries (EINVAL).
+    #[error("the value is not a complete access control list")]
+    List,
+}
+
 /// The host that uses the filesystem, according to the multi-mount protection block.
 ///
 /// See the [example](crate::Error#examples).

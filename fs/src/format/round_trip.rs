@@ -19,6 +19,7 @@ use crate::format::superblock::{self, Superblock};
 use crate::format::xattr_entry;
 use crate::number::{LogicalBlock, PhysicalBlock};
 use crate::xattr;
+use crate::xattr::area::{self, Attribute};
 
 /// Filesystems with a tree of files: with and without `64bit`, with each kind of checksums, with
 /// small inodes, and with inline data.
@@ -273,6 +274,13 @@ fn attribute_blocks() {
         let mut encoded = stored.to_vec();
         encoded[..32].fill(0);
         let field = |at: usize| u32::from_le_bytes(stored[at..at + 4].try_into().unwrap());
+        xattr::block::seal(fs.superblock(), number, (field(4), field(12)), &mut encoded);
+        assert_eq!(encoded, stored, "{options}");
+
+        let found = xattr::block_entries(fs.superblock(), number, stored).unwrap();
+        let attributes = Attribute::copy_all(found).unwrap();
+        // debugfs does not compute the hash of the block.
+        let (mut encoded, _) = area::in_block(&attributes, stored.len()).unwrap();
         xattr::block::seal(fs.superblock(), number, (field(4), field(12)), &mut encoded);
         assert_eq!(encoded, stored, "{options}");
     }

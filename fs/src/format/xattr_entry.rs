@@ -32,7 +32,11 @@ struct RawEntry {
 const HEADER: usize = 16;
 const _: () = assert!(size_of::<RawEntry>() == HEADER);
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+/// Returns the size of an entry, without its value, bytes.
+pub(crate) fn size(name: &[u8]) -> usize {
+    name.len().next_multiple_of(4).saturating_add(HEADER)
+}
+
 /// Writes the header and the name of an entry at `at` of an area. `value` is the byte offset, the
 /// size and the inode of the value, 0 if the value is in the area. Returns the offset of the next
 /// entry; `None` if the entry does not fit.
@@ -45,7 +49,7 @@ pub(crate) fn write(
 ) -> Option<usize> {
     let (value_offset, value_size, value_inode) = value;
     let name_len = u8::try_from(name.len()).ok()?;
-    let next = at.checked_add(HEADER)?.checked_add(name.len().next_multiple_of(4))?;
+    let next = at.checked_add(size(name))?;
     let (raw, rest) = RawEntry::mut_from_prefix(area.get_mut(at..next)?).ok()?;
     rest.fill(0);
     rest.get_mut(..name.len())?.copy_from_slice(name);
@@ -108,7 +112,7 @@ pub(crate) fn entries<'a>(
             return Err(name_problem);
         }
         found.push((at, raw, name));
-        at = at.saturating_add(HEADER).saturating_add(name.len().next_multiple_of(4));
+        at = at.saturating_add(size(name));
     };
     let entry = |(offset, raw, name): (usize, &RawEntry, &'a [u8])| {
         let value = value(superblock, area, names_end, offset, raw)?;

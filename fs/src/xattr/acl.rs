@@ -64,7 +64,7 @@ pub struct AclEntry {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acl {
-    entries: Vec<AclEntry>,
+    pub(super) entries: Vec<AclEntry>,
 }
 
 impl Acl {
@@ -95,6 +95,20 @@ impl Acl {
             entries.push(AclEntry { tag, permissions });
         }
         Ok(Self { entries })
+    }
+
+    /// Encodes the on-disk form.
+    pub(crate) fn to_disk(&self) -> Vec<u8> {
+        let mut bytes = DISK_VERSION.to_le_bytes().to_vec();
+        for entry in &self.entries {
+            let (tag, id) = encode_tag(entry.tag);
+            bytes.extend_from_slice(&tag.to_le_bytes());
+            bytes.extend_from_slice(&entry.permissions.to_le_bytes());
+            if has_id(tag) {
+                bytes.extend_from_slice(&id.to_le_bytes());
+            }
+        }
+        bytes
     }
 
     /// Decodes the form that `getxattr` returns for `system.posix_acl_access`: a version, and
@@ -210,6 +224,7 @@ mod tests {
             acl.to_string(),
             "user::rwx\nuser:1000:rw-\ngroup::r-x\ngroup:4000000000:r--\nmask::rwx\nother::---"
         );
+        assert_eq!(acl.to_disk(), DISK);
         let xattr = acl.to_xattr();
         assert_eq!(xattr.len(), 4 + 6 * 8);
         assert_eq!(xattr[..12], [2, 0, 0, 0, 1, 0, 7, 0, 0xff, 0xff, 0xff, 0xff]);

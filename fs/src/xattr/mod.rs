@@ -2,9 +2,11 @@
 //! inodes of their own.
 
 pub(crate) mod acl;
+pub(crate) mod acl_mode;
+pub(crate) mod area;
 pub(crate) mod block;
 mod hash;
-mod name;
+pub(crate) mod name;
 mod value_inode;
 
 use std::{fmt, vec};
@@ -238,7 +240,8 @@ impl Filesystem {
     }
 }
 
-fn block_entries<'a>(
+/// Parses the entries of a block, which is checked.
+pub(crate) fn block_entries<'a>(
     superblock: &Superblock,
     number: PhysicalBlock,
     block: &'a [u8],

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use nvio_ext4::{Error, Filesystem, JournaledFilesystem};
+use nvio_ext4::{BadAttribute, Error, Filesystem, JournaledFilesystem, XattrMode};
 
 use super::recorder::{Disk, Recorder};
 use super::{file, open};
@@ -74,10 +74,19 @@ const CALLS: &[Call] = &[
     ("allocate", 4, |fs, at| fs.allocate(file(fs, at).number(), 0, 24 * BLOCK, true).map(drop)),
     // Conversions of single blocks split the extent.
     ("convert", 4, |fs, at| (0..8).try_for_each(|piece| write(fs, at, piece * 3 * BLOCK, BLOCK))),
+    ("attribute", 2, |fs, at| {
+        let (number, value) = (file(fs, at).number(), common::pattern(1, 700));
+        fs.set_xattr(number, "user.large", value, XattrMode::Create).map(drop)
+    }),
     ("punch", 2, |fs, at| fs.punch_hole(file(fs, at).number(), 2000, 3000).map(drop)),
     ("shrink", 3, |fs, at| fs.truncate(file(fs, at).number(), 9000).map(drop)),
     ("grow", 3, |fs, at| fs.truncate(file(fs, at).number(), 50_000).map(drop)),
     ("after the end", 4, |fs, at| write(fs, at, 60_000, 10_000)),
+    ("no attribute", 2, |fs, at| match fs.remove_xattr(file(fs, at).number(), "user.large") {
+        // It was not created.
+        Err(Error::BadAttribute { why: BadAttribute::Missing, .. }) => Ok(()),
+        result => result.map(drop),
+    }),
     ("more pieces", 3, |fs, at| {
         (0..90).try_for_each(|piece| write(fs, at, 60_000 + piece * 2048, 600))
     }),
@@ -157,6 +166,8 @@ fn each_number_of_free_blocks() {
         });
         println!("{runs} numbers of free blocks, failures: {failures:?}");
         assert!(runs > 100 && failures.len() >= 6, "{runs} {failures:?}");
+        assert!(failures.contains_key("attribute"), "{failures:?}");
+        assert!(!failures.contains_key("no attribute"), "{failures:?}");
         assert!(!failures.contains_key("shrink") && !failures.contains_key("grow"), "{failures:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nvio_ext4::{JournaledFilesystem, Options};
+use nvio_ext4::{JournaledFilesystem, Options, XattrMode};
 use nvio_testkit::random::Rng;
 
 use super::recorder::{Event, Recorder};
@@ -27,6 +27,9 @@ fn change_all(fs: &JournaledFilesystem) -> usize {
             fs.zero_range(number, 3000, 30_000, true).is_ok(),
             fs.collapse_range(number, 0, 4096).is_ok(),
             fs.truncate(number, 7000).is_ok(),
+            fs.set_xattr(number, "user.hostile", &data[..700], XattrMode::Either).is_ok(),
+            fs.set_xattr(number, "trusted.hostile", &data[..20], XattrMode::Either).is_ok(),
+            fs.remove_xattr(number, "user.hostile").is_ok(),
         ];
         made += results.iter().filter(|&&done| done).count();
         if number % 8 == 0 && fs.sync().is_err() {

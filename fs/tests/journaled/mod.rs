@@ -22,6 +22,7 @@ mod renames;
 mod space;
 mod turns;
 mod twins;
+mod xattr;
 
 use std::fs;
 use std::path::Path;

@@ -2,13 +2,16 @@
 //!
 //! `NVIO_SEED` plays one workload again, `NVIO_LONG` plays 1,000 of them.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nvio_ext4::{Filesystem, InodeNumber, JournaledFile, JournaledFilesystem};
+use nvio_ext4::{
+    BadAttribute, Error, Filesystem, InodeNumber, JournaledFile, JournaledFilesystem, XattrMode,
+};
 use nvio_iomap::{CachedFile, FileQueue, ImageQueue, PageCache};
 use nvio_testkit::random::Rng;
 
@@ -65,16 +68,20 @@ fn image(dir: &Path, size: &str, options: &str) -> Vec<u8> {
     bytes
 }
 
+/// Size, permissions and attributes of a file.
+type Metadata = (usize, u16, Arc<BTreeMap<Vec<u8>, Vec<u8>>>);
+
 /// A file as it should be.
 #[derive(Clone)]
 struct Model {
     contents: Arc<Vec<u8>>,
     permissions: u16,
+    attributes: Arc<BTreeMap<Vec<u8>, Vec<u8>>>,
 }
 
 impl Model {
-    fn metadata(&self) -> (usize, u16) {
-        (self.contents.len(), self.permissions)
+    fn metadata(&self) -> Metadata {
+        (self.contents.len(), self.permissions, Arc::clone(&self.attributes))
     }
 
     /// Returns true if a sector of the file is `found`; there are zeroes after the end.
@@ -90,7 +97,9 @@ fn files(fs: &Filesystem, disk: &Disk) -> Vec<Model> {
     let model = |at| {
         let inode = fs.lookup(format!("/file-{at}")).unwrap();
         let contents = Arc::new(common::read_file(fs, disk, &inode));
-        Model { contents, permissions: inode.permissions() }
+        let attributes = fs.xattrs(&inode).unwrap().map(Result::unwrap);
+        let attributes = attributes.map(|xattr| (xattr.name, xattr.value)).collect();
+        Model { contents, permissions: inode.permissions(), attributes: Arc::new(attributes) }
     };
     (0..FILES).map(model).collect()
 }
@@ -147,14 +156,17 @@ impl Workload {
             let at = random.below(FILES as u64) as usize;
             made.push(calls());
             let size = now[at].contents.len();
-            match &mut cached {
+            let is_made = match &mut cached {
                 Some(cached) if random.below(2) == 0 => {
                     cached.write(&fs, (at, numbers[at]), &mut now[at], random);
+                    true
                 }
                 _ => apply(&fs, numbers[at], &mut now[at], random),
-            }
+            };
             states.push(now.clone());
-            last.change[at] = change;
+            if is_made {
+                last.change[at] = change;
+            }
             if now[at].contents.len() != size {
                 last.size[at] = change;
             }
@@ -208,8 +220,9 @@ impl Workload {
             sizes().min() <= Some(size) && Some(size) <= sizes().max(),
             "{what}: file {file} has {size} bytes"
         );
-        let has = |state: &Vec<Model>| state[file].permissions == found.permissions;
-        assert!(self.states.iter().any(has), "{what}: permissions of file {file}");
+        let rest = |model: &Model| (model.permissions, Arc::clone(&model.attributes));
+        let has = |state: &Vec<Model>| rest(&state[file]) == rest(found);
+        assert!(self.states.iter().any(has), "{what}: permissions, attributes of file {file}");
         for (index, sector) in found.contents.chunks(SECTOR).enumerate() {
             let known = states.iter().any(|state| state[file].has(index, sector));
             assert!(known, "{what}: file {file}, sector {index} is of none of the states");
@@ -305,12 +318,24 @@ impl Cached {
     }
 }
 
-/// Makes a random change of a file, and of its model.
-fn apply(fs: &JournaledFilesystem, number: InodeNumber, model: &mut Model, random: &mut Rng) {
+/// Makes a random change of a file, and of its model. Returns false if there was nothing to change.
+fn apply(
+    fs: &JournaledFilesystem,
+    number: InodeNumber,
+    model: &mut Model,
+    random: &mut Rng,
+) -> bool {
     let size = model.contents.len();
     let (pos, length) = (random.below(size as u64 + 20_000), 1 + random.below(60_000));
     let (at, end) = (pos as usize, (pos + length) as usize);
-    match random.below(8) {
+    match random.below(10) {
+        8 => return set_attribute(fs, number, model, random),
+        9 => {
+            let name = *random.pick(&NAMES);
+            let is_there = Arc::make_mut(&mut model.attributes).remove(name.as_bytes()).is_some();
+            assert_eq!(fs.remove_xattr(number, name).is_ok(), is_there);
+            return is_there;
+        }
         0 => {
             model.permissions = random.below(0o1000) as u16;
             fs.set_permissions(number, model.permissions).unwrap();
@@ -342,6 +367,31 @@ fn apply(fs: &JournaledFilesystem, number: InodeNumber, model: &mut Model, rando
                 Arc::make_mut(&mut model.contents).resize(end, 0);
             }
         }
+    }
+    true
+}
+
+/// Names of attributes.
+const NAMES: [&str; 3] = ["user.a", "user.bb", "trusted.c"];
+
+/// Sets an attribute of a file, in the inode or the block. Returns false if it has no room.
+fn set_attribute(
+    fs: &JournaledFilesystem,
+    number: InodeNumber,
+    model: &mut Model,
+    random: &mut Rng,
+) -> bool {
+    let name = *random.pick(&NAMES);
+    let most = *random.pick(&[40, 300, 800]);
+    let length = random.below(most);
+    let value = random.bytes(length);
+    match fs.set_xattr(number, name, &value, XattrMode::Either) {
+        // The value may be there already, and is no change then.
+        Ok(_) => {
+            Arc::make_mut(&mut model.attributes).insert(name.into(), value.clone()) != Some(value)
+        }
+        Err(Error::BadAttribute { why: BadAttribute::NoRoom, .. }) => false,
+        Err(error) => panic!("{error}"),
     }
 }
 

@@ -5,6 +5,7 @@ use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
 use crate::format::time::Timestamp;
+use crate::format::xattr_body;
 use crate::number::PhysicalBlock;
 
 impl Inode {
@@ -60,6 +61,13 @@ impl Inode {
     /// Counts a change in `i_version`.
     pub(crate) fn increase_version(&mut self) {
         self.version = self.version.wrapping_add(1);
+    }
+
+    /// Replaces the space for attributes in the inode's bytes, whose checksum is not updated.
+    pub(crate) fn set_attribute_space(&mut self, bytes: &mut [u8], space: &[u8]) {
+        let place = bytes.get_mut(self.attributes_at..).unwrap_or_default();
+        place.iter_mut().zip(space).for_each(|(to, from)| *to = *from);
+        self.has_attribute_space = xattr_body::is_there(space);
     }
 
     pub(crate) fn set_atime(&mut self, time: Timestamp) {
