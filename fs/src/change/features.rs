@@ -5,7 +5,7 @@ use zerocopy::FromBytes;
 
 use crate::change::superblock::seal;
 use crate::format::corrupt::{Problem, Structure};
-use crate::format::features::CompatFeatures;
+use crate::format::features::{CompatFeatures, RoCompatFeatures};
 use crate::format::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::journal::handle::{Handle, Stop};
 use crate::number::{PhysicalBlock, as_usize};
@@ -17,6 +17,18 @@ pub(super) fn set_ext_attr(handle: &mut Handle<'_>) -> Result<(), Stop> {
         return Ok(());
     }
     set(handle, |raw| &mut raw.compat, bit.bits())
+}
+
+/// Size in bytes from which a file needs the feature `large_file`.
+const LARGE: u64 = 1 << 31;
+
+/// Marks the filesystem as one that has large files, if a file of `size` bytes is one.
+pub(super) fn set_large_file(handle: &mut Handle<'_>, size: u64) -> Result<(), Stop> {
+    let bit = RoCompatFeatures::LARGE_FILE;
+    if size < LARGE || handle.superblock().ro_compat.contains(bit) {
+        return Ok(());
+    }
+    set(handle, |raw| &mut raw.ro_compat, bit.bits())
 }
 
 /// Sets a bit. An earlier change may have set it: the superblock in memory is as it was at the open.

@@ -5,11 +5,10 @@ use std::ops::Range;
 use crate::alloc::windows::WINDOW_BYTES_MAX;
 use crate::alloc::{self, Request};
 use crate::blocks::device::WriteRange;
-use crate::change::JournaledFilesystem;
 use crate::change::extents::{Found, Tree};
-use crate::change::orphans;
 use crate::change::orphans::Entry;
 use crate::change::time::now;
+use crate::change::{JournaledFilesystem, features, orphans};
 use crate::error::reasons::Protected;
 use crate::error::{Error, Unsupported};
 use crate::file::open_inode::CachedData;
@@ -27,9 +26,6 @@ const BLOCKS_MAX: u64 = 32_767;
 /// Maximum number of extents that one change frees, for the same reason: each may reach into several
 /// groups.
 pub(super) const EXTENTS_MAX: usize = 32;
-
-/// Size in bytes from which a filesystem needs the feature `large_file`.
-const LARGE: u64 = 1 << 31;
 
 /// The circumstances of a change of a map.
 #[derive(Clone, Copy, Default)]
@@ -300,12 +296,10 @@ impl JournaledFilesystem {
         self.zero(number, size..end.min(pos))
     }
 
-    /// Rejects a size that the file or the filesystem cannot have.
+    /// Rejects a size that a file cannot have.
     pub(super) fn check_end(&self, inode: InodeNumber, end: u64) -> Result<(), Error> {
         let superblock = self.superblock();
-        let is_large = superblock.ro_compat.contains(RoCompatFeatures::LARGE_FILE);
-        let most = superblock.bytes(LogicalBlock::END_NUMBER);
-        match end > most || end >= LARGE && !is_large {
+        match end > superblock.bytes(LogicalBlock::END_NUMBER) {
             true => Err(Error::FileTooLarge { inode }),
             false => Ok(()),
         }
@@ -362,6 +356,9 @@ impl JournaledFilesystem {
             let result = change(&mut tree)?;
             let is_changed = tree.is_changed;
             handle.changes.has_new_map = is_changed || inode.size() != size;
+            if inode.size() > size {
+                features::set_large_file(handle, inode.size())?;
+            }
             inode.set_mtime(time);
             inode.set_ctime(time);
             handle.set_inode(inode)?;

@@ -9,6 +9,7 @@ mod directories;
 mod errors;
 mod fast_commit;
 mod fast_replay;
+mod features;
 mod full;
 mod group_commit;
 mod hostile;
