@@ -151,6 +151,11 @@ impl Metadata {
         self.newer.get().map_or(0, |newer| newer.version())
     }
 
+    /// Returns the number of changes of directories: see [`Newer::names_version`].
+    pub(crate) fn names_version(&self) -> u64 {
+        self.newer.get().map_or(0, |newer| newer.names_version())
+    }
+
     /// Calls `keep`, which puts an inode or a group descriptor into a cache, unless something was
     /// changed since [`version`](Self::version) returned `since`.
     pub(crate) fn keep_parsed(&self, since: u64, mut keep: impl FnMut()) {

@@ -17,6 +17,10 @@ pub(crate) trait Newer: Send + Sync {
     /// Returns a number to pass to [`keep_parsed`](Self::keep_parsed).
     fn version(&self) -> u64;
 
+    /// Returns the number of changes of directories. Blocks of a directory that were read while it
+    /// increased may not go together.
+    fn names_version(&self) -> u64;
+
     /// Calls `keep`, which puts an inode or a group descriptor into a cache, unless anything was
     /// changed since [`version`](Self::version) returned `since`.
     fn keep_parsed(&self, since: u64, keep: &mut dyn FnMut());

@@ -17,6 +17,9 @@ use crate::number::{BlockRun, PhysicalBlock, as_u64};
 
 /// Maximum number of reads that fail one after the other. The device may be gone then.
 const FAILURES_MAX: u32 = 8;
+/// Maximum number of attempts to read a block, or to find a name, while directories are changed. A change
+/// takes longer than a read of what is cached.
+pub(crate) const ATTEMPTS_MAX: u32 = 1000;
 /// Size of the first read-ahead in a directory, bytes. Later ones are larger.
 const READ_FIRST: u32 = 16 << 10;
 
@@ -53,6 +56,9 @@ pub(crate) struct Blocks {
     count: u64,
     /// Size of the next read-ahead, bytes.
     piece: u32,
+    /// Number of changes of directories that the inode is of; `None` if the filesystem does not change, or
+    /// the inode is the caller's.
+    version: Option<u64>,
 }
 
 impl Blocks {
@@ -78,6 +84,7 @@ impl Blocks {
             count,
             ahead: 0,
             piece: READ_FIRST,
+            version: None,
         })
     }
 
@@ -96,11 +103,60 @@ impl Blocks {
         let block = match &mut self.inline {
             // Parts inside the inode are covered by the inode's checksum.
             Some(parts) => parts.next(),
+            None if self.fs.metadata().can_change() => self.read_changing()?,
             None => self.read()?,
         };
         let index = self.index;
         self.index = index.saturating_add(1);
         Ok(block.map(|block| (index, block)))
+    }
+
+    /// Returns the next mapped block of a directory that others may change. Names only move to blocks that
+    /// are added at the end, so that none is missed.
+    fn read_changing(&mut self) -> Result<Option<Block>, Error> {
+        let index = self.index;
+        for _ in 0..ATTEMPTS_MAX {
+            if !self.renew()? {
+                return Ok(None);
+            }
+            let block = self.read();
+            if matches!(block, Ok(Some(_))) || self.is_current() {
+                return block;
+            }
+            // The end, or the error, may be that of blocks that do not go together.
+            (self.index, self.failures) = (index, 0);
+        }
+        self.read()
+    }
+
+    /// Returns true if no directory was changed since the inode was read.
+    fn is_current(&self) -> bool {
+        self.version == Some(self.fs.metadata().names_version())
+    }
+
+    /// Reads the inode and the map again, if they were changed. Returns false if the directory is gone.
+    fn renew(&mut self) -> Result<bool, Error> {
+        if self.is_current() {
+            return Ok(true);
+        }
+        let version = self.fs.metadata().names_version();
+        let number = self.inode.number();
+        let inode = match self.fs.inode(number) {
+            Ok(inode) => inode,
+            Err(Error::InodeNotInUse { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let is_same = inode.is_dir() && inode.generation() == self.inode.generation();
+        self.version = Some(version);
+        let (size, flags) = (inode.size(), inode.flags());
+        if is_same && (size, flags) != (self.inode.size(), self.inode.flags()) {
+            self.count = count(self.fs.superblock(), &inode)?;
+            self.extents = self.fs.extents(&inode)?;
+            self.runs.clear();
+            (self.failed, self.is_gap, self.ahead) = (None, false, self.index);
+            self.inode = inode;
+        }
+        Ok(is_same)
     }
 
     /// Returns the next mapped block, whose index is then `self.index`.

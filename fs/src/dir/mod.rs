@@ -13,13 +13,17 @@ pub(crate) mod nokey_name;
 pub(crate) mod path;
 pub(crate) mod symlink;
 
+use std::collections::HashSet;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::vec;
 
+use foldhash::quality::RandomState;
+
 use crate::blocks::block_cache::Block;
-use crate::dir::blocks::Blocks;
+use crate::dir::blocks::{ATTEMPTS_MAX, Blocks};
 use crate::dir::changes::{NameChange, NameChanges};
 use crate::dir::display::Names;
 use crate::dir::htree::lookup::{self, Stop};
@@ -68,6 +72,10 @@ impl fmt::Debug for DirEntry {
 /// Damage is an error, and the iterator continues after the entry, the block or the part of the map
 /// that is damaged. It ends after eight reads that failed one after the other.
 ///
+/// A directory may be changed meanwhile, through [`JournaledFilesystem`](crate::JournaledFilesystem): each
+/// entry that is there all the time is returned once. The iterator takes some bytes of memory for each
+/// entry then.
+///
 /// See the [example](crate::Filesystem#examples).
 pub struct ReadDir {
     /// The blocks; `None` for a new directory whose blocks were never written.
@@ -80,6 +88,23 @@ pub struct ReadDir {
     /// Changes by fast commits, and the added entries that are still to be returned.
     changes: Option<(Arc<NameChanges>, vec::IntoIter<DirEntry>)>,
     done: bool,
+    /// The names that were returned, if the directory may change meanwhile: a name may move to a block that
+    /// is read later.
+    returned: Option<Returned>,
+}
+
+/// The hashes of names, by a function of their own.
+#[derive(Default)]
+struct Returned {
+    hasher: RandomState,
+    names: HashSet<u64>,
+}
+
+impl Returned {
+    /// Adds a name. Returns false if it was added before.
+    fn insert(&mut self, name: &[u8]) -> bool {
+        self.names.insert(self.hasher.hash_one(name))
+    }
 }
 
 impl fmt::Debug for ReadDir {
@@ -115,6 +140,7 @@ impl ReadDir {
             has_kind,
             changes,
             done: false,
+            returned: fs.metadata().can_change().then(Returned::default),
         })
     }
 
@@ -166,6 +192,20 @@ impl ReadDir {
 }
 
 impl ReadDir {
+    /// Calls `visit` for each entry that was not visited before, until it returns `Some`.
+    fn visit_once<T>(
+        &mut self,
+        mut visit: impl FnMut(&Names, &Entry<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let mut returned = self.returned.take();
+        let mut is_new =
+            |name: &[u8]| returned.as_mut().is_none_or(|returned| returned.insert(name));
+        let result =
+            self.visit(|names, entry| is_new(entry.name).then(|| visit(names, entry)).flatten());
+        self.returned = returned;
+        result
+    }
+
     /// Calls `visit` with the inode number, the name and the type of each entry until it returns
     /// `Break`, and `failed` with each error.
     pub(crate) fn each(
@@ -175,7 +215,7 @@ impl ReadDir {
     ) {
         let has_kind = self.has_kind;
         loop {
-            let stopped = self.visit(|names, entry| {
+            let stopped = self.visit_once(|names, entry| {
                 let kind = if has_kind { FileType::from_entry(entry.file_type) } else { None };
                 visit(entry.inode, &names.show(entry), kind).break_value()
             });
@@ -199,7 +239,7 @@ impl Iterator for ReadDir {
             return None;
         }
         let has_kind = self.has_kind;
-        let next = self.visit(|names, entry| {
+        let next = self.visit_once(|names, entry| {
             let kind = if has_kind { FileType::from_entry(entry.file_type) } else { None };
             Some(DirEntry { inode: entry.inode, name: names.show(entry).into_owned(), kind })
         });
@@ -228,6 +268,25 @@ impl Filesystem {
 
     /// Returns the inode number of the entry `name` in the directory `inode`.
     pub(crate) fn find(&self, inode: &Inode, name: &[u8]) -> Result<Option<InodeNumber>, Error> {
+        if !self.metadata().can_change() {
+            return self.find_once(inode, name);
+        }
+        for _ in 0..ATTEMPTS_MAX {
+            let version = self.metadata().names_version();
+            // The inode that the caller has may be older than the blocks.
+            let found = match self.inode(inode.number()) {
+                Ok(inode) if inode.is_dir() => self.find_once(&inode, name),
+                Ok(_) | Err(Error::InodeNotInUse { .. }) => Ok(None),
+                Err(error) => Err(error),
+            };
+            if self.metadata().names_version() == version {
+                return found;
+            }
+        }
+        self.find_once(inode, name)
+    }
+
+    fn find_once(&self, inode: &Inode, name: &[u8]) -> Result<Option<InodeNumber>, Error> {
         let superblock = self.superblock();
         let Some(query) = Query::new(superblock, inode, name) else { return Ok(None) };
         let changes = self.name_changes(inode.number());

@@ -83,15 +83,24 @@ impl Filesystem {
             return Err(Error::NameTooLong { length: name.len() });
         }
         let directory = &trail.here;
-        let Some(number) = self.find(directory, name)? else {
-            return Err(Error::NotFound { path: path.into() });
-        };
         let structure = Structure::Directory(directory.number());
-        // The directory is one of its own ancestors.
-        if trail.contains(number) {
-            return Err(structure.corrupt(Problem::DirectoryLoop { inode: number }));
+        // The loop ends, because a name is not replaced each time that its inode is looked for.
+        loop {
+            let Some(number) = self.find(directory, name)? else {
+                return Err(Error::NotFound { path: path.into() });
+            };
+            // The directory is one of its own ancestors.
+            if trail.contains(number) {
+                return Err(structure.corrupt(Problem::DirectoryLoop { inode: number }));
+            }
+            let inode = self.named_inode(number, structure);
+            // The name may have been removed meanwhile, and then the inode.
+            let is_old = || Ok::<_, Error>(self.find(directory, name)? != Some(number));
+            if inode.is_err() && self.metadata().can_change() && is_old()? {
+                continue;
+            }
+            return inode;
         }
-        self.named_inode(number, structure)
     }
 }
 

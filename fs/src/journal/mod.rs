@@ -436,6 +436,10 @@ impl Newer for Journal {
         self.lock().version
     }
 
+    fn names_version(&self) -> u64 {
+        self.lock().names_version
+    }
+
     fn keep_parsed(&self, version: u64, keep: &mut dyn FnMut()) {
         let state = self.lock();
         if state.version == version {

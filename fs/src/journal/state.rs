@@ -7,6 +7,7 @@ use crate::alloc::windows::Windows;
 use crate::blocks::block_cache::Block;
 use crate::change::delayed::Reserved;
 use crate::error::Error;
+use crate::format::inode::Inode;
 use crate::journal::changes::Changes;
 use crate::journal::fast_commit::Pending;
 use crate::journal::runs::RunSet;
@@ -52,6 +53,8 @@ pub(crate) struct State {
     pub is_closed: bool,
     /// Number of changes. An inode that was read while it increased may be an old one.
     pub version: u64,
+    /// Number of changes of directories.
+    pub names_version: u64,
     /// Number of checkpoints. A block that was read from the device while it increased may be an old
     /// one.
     pub checkpoints: u64,
@@ -75,6 +78,7 @@ impl State {
             is_aborted: false,
             is_closed: false,
             version: 0,
+            names_version: 0,
             checkpoints: 0,
         }
     }
@@ -128,6 +132,9 @@ impl State {
         }
         self.running.add_pending(changes);
         self.version = self.version.wrapping_add(1);
+        if changes.inodes.iter().any(Inode::is_dir) || !changes.gone.is_empty() {
+            self.names_version = self.names_version.wrapping_add(1);
+        }
     }
 
     /// Returns the commit that the changes of an inode need to be durable; `None` if they are. With

@@ -3,6 +3,7 @@
 mod attributes;
 mod cached;
 mod changes;
+mod concurrent_names;
 mod crash;
 mod damaged_names;
 mod directories;
