@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
-use nvio_ext4::{Inode, JournaledFilesystem, Timestamp};
+use nvio_ext4::{Inode, JournaledFilesystem, Timestamp, XattrMode};
 
 use crate::error::Error;
 use crate::journaled_file::JournaledFile;
@@ -220,6 +220,50 @@ impl JournaledVolume {
         mtime: Option<Timestamp>,
     ) -> Result<Inode, Error> {
         self.at(path.as_ref(), |fs, inode| fs.set_times(inode.number(), atime, mtime))
+    }
+
+    /// Sets the extended attribute `name` (such as `user.mime_type`) of the file at `path`; see
+    /// [`JournaledFilesystem::set_xattr`].
+    ///
+    /// # Errors
+    /// [`Error::Path`].
+    ///
+    /// # Examples
+    /// ```
+    /// # let sample = nvio_testkit::image::Sample::new();
+    /// use nvio::ext4::XattrMode;
+    ///
+    /// let volume = nvio::JournaledVolume::open(sample.path())?;
+    /// let (path, name) = ("/hello.txt", "user.mime_type");
+    /// let inode = volume.set_xattr(path, name, "text/plain", XattrMode::Create)?;
+    /// assert_eq!(volume.filesystem().xattr(&inode, name).unwrap().unwrap(), b"text/plain");
+    /// let inode = volume.remove_xattr(path, name)?;
+    /// assert_eq!(volume.filesystem().xattr(&inode, name).unwrap(), None);
+    /// # Ok::<(), nvio::Error>(())
+    /// ```
+    pub fn set_xattr(
+        &self,
+        path: impl AsRef<[u8]>,
+        name: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        mode: XattrMode,
+    ) -> Result<Inode, Error> {
+        self.at(path.as_ref(), |fs, inode| fs.set_xattr(inode.number(), name, value, mode))
+    }
+
+    /// Removes the extended attribute `name` of the file at `path`; see
+    /// [`JournaledFilesystem::remove_xattr`].
+    ///
+    /// See the [example](Self::set_xattr).
+    ///
+    /// # Errors
+    /// [`Error::Path`].
+    pub fn remove_xattr(
+        &self,
+        path: impl AsRef<[u8]>,
+        name: impl AsRef<[u8]>,
+    ) -> Result<Inode, Error> {
+        self.at(path.as_ref(), |fs, inode| fs.remove_xattr(inode.number(), name))
     }
 
     /// Makes all changes durable, writes them to their places, and marks the filesystem as cleanly

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::interrupt;
 use crate::name;
 use crate::verb::batch::Line;
-use crate::verb::change::{chmod, chown, fallocate, recover, touch, truncate};
+use crate::verb::change::{chmod, chown, fallocate, recover, setfattr, touch, truncate};
 use crate::verb::find::gnu;
 use crate::verb::{
     batch, bind, blocks, cat, completions, cp, demo, df, du, emulate, feature, find, format,
@@ -78,6 +78,7 @@ pub enum Verb {
     Chmod(chmod::Chmod),
     Chown(chown::Chown),
     Touch(touch::Touch),
+    Setfattr(setfattr::Setfattr),
     Recover(recover::Recover),
     Cp(cp::Cp),
     Tar(tar::Tar),
@@ -134,6 +135,7 @@ impl Verb {
             Self::Chmod(verb) => verb.run(),
             Self::Chown(verb) => verb.run(),
             Self::Touch(verb) => verb.run(),
+            Self::Setfattr(verb) => verb.run(),
             Self::Recover(verb) => verb.run(),
             Self::Cp(verb) => verb.run(),
             Self::Tar(verb) => verb.run(),
@@ -172,10 +174,13 @@ pub fn definition() -> Command {
 
 fn try_parse(mut arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let command = definition();
-    let find = gnu::position(&arguments).zip(command.find_subcommand("find"));
+    let find = gnu::position(&arguments, "find").zip(command.find_subcommand("find"));
     if let Some((position, find)) = find {
         let rest = arguments.split_off(position + 1);
         arguments.extend(gnu::rewrite(rest, find));
+    }
+    if let Some(position) = gnu::position(&arguments, "setfattr") {
+        setfattr::rewrite(arguments.get_mut(position..).unwrap_or_default());
     }
     let mut command = command;
     let verb = arguments.iter().skip(1).find_map(|argument| command.find_subcommand(argument));

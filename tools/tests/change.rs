@@ -147,3 +147,41 @@ fn filesystems_that_are_refused() {
     assert!(outcome.code == 1 && outcome.stderr.contains("inline_data"), "{}", outcome.stderr);
     assert!(fs::read(disk.image()).unwrap() == before);
 }
+
+#[test]
+fn attributes_and_lists() {
+    let disk = Disk::new(fill, &[]);
+    disk.run("setfattr", &["-n", "user.text", "-v", "two words", "small", "/large"]).ok();
+    disk.run("setfattr", &["--name", "user.hex", "--value", "0x00ff", "small"]).ok();
+    disk.run("setfattr", &["-n", "trusted.base64", "-v", "0sSGVsbG8=", "directory"]).ok();
+    disk.run("setfattr", &["-n", "user.empty", "small"]).ok();
+    disk.run("setfattr", &["-x", "user.text", "large"]).ok();
+    let list = "u::rw,u:1000:rwx,g::r,m::rx,o::-";
+    disk.run("setfattr", &["-n", "system.posix_acl_access", "-v", list, "small"]).ok();
+    assert_clean(&disk);
+    let lines = disk.debugfs("ea_list /small");
+    assert!(lines.contains("user.text (9) = \"two words\""), "{lines}");
+    assert!(lines.contains("user.hex (2) = 00 ff"), "{lines}");
+    assert!(lines.contains("user.empty (0)"), "{lines}");
+    assert!(lines.contains("system.posix_acl_access (28)"), "{lines}");
+    let lines = disk.debugfs("ea_list /directory");
+    assert!(lines.contains("trusted.base64 (5) = \"Hello\""), "{lines}");
+    assert!(!disk.debugfs("ea_list /large").contains("user.text"));
+    assert_eq!(stat(&disk, "small")["mode"], "0100650");
+    disk.run("chmod", &["g=w", "small"]).ok();
+    assert_eq!(stat(&disk, "small")["mode"], "0100620", "the mask of the list");
+
+    let outcome = disk.run("setfattr", &["-x", "user.text", "large", "small"]);
+    assert!(outcome.code == 1 && outcome.stderr.contains("does not exist"), "{}", outcome.stderr);
+    assert!(!disk.debugfs("ea_list /small").contains("user.text"), "the other path was changed");
+    for (arguments, code) in [
+        (&["-n", "other.name", "small"][..], 1),
+        (&["-n", "user.x", "-v", "0xz", "small"], 1),
+        (&["-v", "value", "small"], 2),
+        (&["-n", "user.x", "-x", "user.x", "small"], 2),
+        (&["small"], 2),
+    ] {
+        assert_eq!(disk.run("setfattr", arguments).code, code, "{arguments:?}");
+    }
+    assert_clean(&disk);
+}

@@ -5,7 +5,10 @@ use clap::Command;
 /// Headings, and the verbs below each.
 const GROUPS: [(&str, &[&str]); 11] = [
     ("Read files", &["ls", "find", "tree", "stat", "cat", "sha256", "cp", "tar"]),
-    ("Write files", &["write", "truncate", "fallocate", "chmod", "chown", "touch", "recover"]),
+    (
+        "Write files",
+        &["write", "truncate", "fallocate", "chmod", "chown", "touch", "setfattr", "recover"],
+    ),
     ("Inspect a filesystem", &["fsinfo", "df", "du", "map", "partitions"]),
     ("Raw blocks", &["read-blocks", "write-blocks"]),
     ("Devices of this machine", &["list", "bind", "unbind"]),

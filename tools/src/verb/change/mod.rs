@@ -1,10 +1,12 @@
 //! The verbs that change metadata, through the journal.
 
+mod attribute_value;
 pub mod chmod;
 pub mod chown;
 pub mod fallocate;
 mod permissions;
 pub mod recover;
+pub mod setfattr;
 pub mod touch;
 pub mod truncate;
 

@@ -65,9 +65,9 @@ fn has_name(arg: &Arg, name: &str) -> bool {
     arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|all| all.contains(&name))
 }
 
-/// Returns true if the first argument that is not an option is the verb `find`, and its position.
-pub fn position(arguments: &[OsString]) -> Option<usize> {
+/// Returns the position of the first argument that is not an option, if it is `verb`.
+pub fn position(arguments: &[OsString], verb: &str) -> Option<usize> {
     let is_verb = |argument: &&OsString| !argument.as_bytes().starts_with(b"-");
     let index = 1 + arguments.get(1..)?.iter().position(|argument| is_verb(&argument))?;
-    (arguments.get(index)? == "find").then_some(index)
+    (arguments.get(index)? == verb).then_some(index)
 }
