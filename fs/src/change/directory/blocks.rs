@@ -73,22 +73,33 @@ impl<'d, 'h> Blocks<'d, 'h> {
         Tree { handle: self.handle, zone: self.zone, inode: self.inode, is_changed: false }
     }
 
-    /// Returns the place of a block; `None` in a hole.
-    fn place(&mut self, index: u64) -> Result<Option<PhysicalBlock>, Stop> {
+    /// Returns the first block from `index` on that is not in a hole; `None` if there is none. The kernel
+    /// skips holes of directories without a hash tree, too, except at the begin.
+    pub(super) fn next_mapped(&mut self, index: u64) -> Result<Option<u64>, Stop> {
+        let mut at = index;
+        // The loop ends, because each step has passed a hole.
+        while at > 0 && at < self.count {
+            match self.map().find(at)? {
+                Found::Extent(_) => break,
+                Found::Hole { end } => at = end.max(at.saturating_add(1)),
+            }
+        }
+        Ok((at < self.count).then_some(at))
+    }
+
+    /// Returns the place of a block.
+    fn place(&mut self, index: u64) -> Result<PhysicalBlock, Stop> {
         let directory = Structure::Directory(self.number());
         let missing = || directory.corrupt(Problem::Missing { logical: index });
-        if index >= self.count {
-            return Err(missing().into());
-        }
+        let is_inside = index < self.count;
         let extent = match self.map().find(index)? {
-            Found::Extent(extent) if !extent.unwritten => extent,
-            Found::Extent(_) => return Err(missing().into()),
-            Found::Hole { .. } => return Ok(None),
+            Found::Extent(extent) if is_inside && !extent.unwritten => extent,
+            _ => return Err(missing().into()),
         };
         let start = extent.blocks.get(index.saturating_sub(extent.start)).ok_or_else(missing)?;
         let run = BlockRun::new(start, 1).unwrap_or_default();
         match self.zone.overlap(run) {
-            None => Ok(Some(start)),
+            None => Ok(start),
             Some(area) => {
                 let problem = Problem::Overlap { start, count: 1, area };
                 Err(Structure::BlockMap { inode: self.number() }.corrupt(problem).into())
@@ -96,20 +107,13 @@ impl<'d, 'h> Blocks<'d, 'h> {
         }
     }
 
-    /// Returns a block, whose checksum was verified; `None` in a hole.
-    pub(super) fn read_or_hole(&mut self, index: u64) -> Result<Option<Block>, Stop> {
-        let Some(number) = self.place(index)? else { return Ok(None) };
+    /// Returns a block, whose checksum was verified.
+    pub(super) fn read(&mut self, index: u64) -> Result<Block, Stop> {
+        let number = self.place(index)?;
         let block = self.handle.block(number)?;
         checksum::verify(self.superblock(), self.inode, index, &block)
             .map_err(|problem| self.structure(index).corrupt(problem))?;
-        Ok(Some(block))
-    }
-
-    /// Returns a block, whose checksum was verified.
-    pub(super) fn read(&mut self, index: u64) -> Result<Block, Stop> {
-        let directory = Structure::Directory(self.number());
-        let missing = || directory.corrupt(Problem::Missing { logical: index });
-        Ok(self.read_or_hole(index)?.ok_or_else(missing)?)
+        Ok(block)
     }
 
     /// Replaces a block of names.
@@ -136,9 +140,7 @@ impl<'d, 'h> Blocks<'d, 'h> {
         if self.superblock().has_metadata_csum() {
             seal(self.inode.checksum_seed, &mut bytes);
         }
-        let directory = Structure::Directory(self.number());
-        let missing = || directory.corrupt(Problem::Missing { logical: index });
-        let number = self.place(index)?.ok_or_else(missing)?;
+        let number = self.place(index)?;
         self.handle.set_block(number, bytes);
         Ok(())
     }

@@ -145,11 +145,13 @@ impl<'d, 'h> Directory<'d, 'h> {
             }
             return Ok(None);
         }
-        for index in 0..self.blocks.count() {
+        let mut next = 0;
+        while let Some(index) = self.blocks.next_mapped(next)? {
             let found = self.find_in(index, name)?;
             if found.is_some() {
                 return Ok(found);
             }
+            next = index.saturating_add(1);
         }
         Ok(None)
     }
@@ -211,8 +213,10 @@ impl<'d, 'h> Directory<'d, 'h> {
     pub(crate) fn is_empty(&mut self) -> Result<bool, Stop> {
         let has_tree = self.has_tree();
         self.read_dots()?;
-        for index in 0..self.blocks.count() {
-            let Some(block) = self.blocks.read_or_hole(index)? else { continue };
+        let mut next = 0;
+        while let Some(index) = self.blocks.next_mapped(next)? {
+            next = index.saturating_add(1);
+            let block = self.blocks.read(index)?;
             // Entries of a node hide its hashes, and those of the root are the two.
             let end = if has_tree { block.len() } else { self.blocks.entries_end() };
             let slots = leaf::slots(&self.rules, &block, index, end)?;
@@ -255,23 +259,18 @@ impl Directory<'_, '_> {
         leaf::pack(size, self.blocks.entries_end(), entries).ok_or_else(full)
     }
 
-    /// Reads a block of names; `None` in a hole of a directory without a tree.
-    fn read_names(&mut self, index: u64) -> Result<Option<Names>, Stop> {
-        // The kernel skips holes, too, except at the begin and in hash trees.
-        let block = match index == 0 || self.has_tree() {
-            true => Some(self.blocks.read(index)?),
-            false => self.blocks.read_or_hole(index)?,
-        };
-        let Some(block) = block else { return Ok(None) };
+    /// Reads a block of names.
+    fn read_names(&mut self, index: u64) -> Result<Names, Stop> {
+        let block = self.blocks.read(index)?;
         let slots = leaf::slots(&self.rules, &block, index, self.blocks.entries_end())?;
         if self.has_tree() {
             tree::check_leaf(&self.blocks, index, &block, &slots)?;
         }
-        Ok(Some(Names { bytes: block.to_vec(), slots }))
+        Ok(Names { bytes: block.to_vec(), slots })
     }
 
     fn find_in(&mut self, index: u64, name: &[u8]) -> Result<Option<FoundEntry>, Stop> {
-        let Some(names) = self.read_names(index)? else { return Ok(None) };
+        let names = self.read_names(index)?;
         let slot = names.slots.iter().find(|slot| slot.inode != 0 && *slot.name == *name);
         Ok(slot.map(|slot| FoundEntry {
             place: Place { block: index, offset: slot.offset },
@@ -286,8 +285,7 @@ impl Directory<'_, '_> {
         change: impl FnOnce(&mut Vec<u8>, &[Slot], usize) -> Option<()>,
     ) -> Result<(), Stop> {
         let Place { block: index, offset } = place;
-        let names = self.read_names(index)?;
-        let Names { bytes: mut block, slots } = names.ok_or_else(|| self.missing(index))?;
+        let Names { bytes: mut block, slots } = self.read_names(index)?;
         let at = slots.iter().position(|slot| slot.offset == offset);
         let changed = at.and_then(|at| change(&mut block, &slots, at));
         changed.ok_or_else(|| self.missing(index))?;
@@ -318,8 +316,7 @@ impl Directory<'_, '_> {
     fn add_to_tree(&mut self, entry: NewEntry<'_>) -> Result<(), Stop> {
         let path = Path::of(&mut self.blocks, entry.2)?;
         let index = path.leaf();
-        let names = self.read_names(index)?;
-        let Names { bytes: mut block, slots } = names.ok_or_else(|| self.missing(index))?;
+        let Names { bytes: mut block, slots } = self.read_names(index)?;
         match leaf::insert(&mut block, &slots, entry) {
             true => self.blocks.write_leaf(index, block),
             false => path.split(&mut self.blocks, slots, entry),
@@ -332,9 +329,10 @@ impl Directory<'_, '_> {
         self.read_dots()?;
         let has_index = self.blocks.superblock().compat.contains(CompatFeatures::DIR_INDEX);
         let hasher = Hasher::of_new_tree(self.blocks.superblock()).filter(|_| has_index);
-        for index in 0..self.blocks.count() {
-            let Some(names) = self.read_names(index)? else { continue };
-            let Names { bytes: mut block, slots } = names;
+        let mut next = 0;
+        while let Some(index) = self.blocks.next_mapped(next)? {
+            next = index.saturating_add(1);
+            let Names { bytes: mut block, slots } = self.read_names(index)?;
             if leaf::insert(&mut block, &slots, entry) {
                 return self.blocks.write_leaf(index, block);
             }
