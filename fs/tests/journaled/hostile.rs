@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nvio_ext4::{JournaledFilesystem, Options, XattrMode};
+use nvio_ext4::{JournaledFilesystem, Options, RenameMode, XattrMode};
 use nvio_testkit::random::Rng;
 
 use super::recorder::{Event, Recorder};
@@ -17,7 +17,13 @@ fn change_all(fs: &JournaledFilesystem) -> usize {
     let mut made = 0;
     let data = vec![7; 20_000];
     for number in 1..=fs.superblock().inodes_count.min(40) {
+        let (name, moved) = (format!("name-{number:0>200}"), format!("moved-{number:0>100}"));
         let results = [
+            fs.hard_link(number, 2, &name).is_ok(),
+            fs.hard_link(number, number ^ 1, &name).is_ok(),
+            fs.rename(2, &name, number, &moved, RenameMode::Replace).is_ok(),
+            fs.rename(number, &moved, number ^ 1, &name, RenameMode::Exchange).is_ok(),
+            fs.rename(2, "lost+found", number, "lost+found", RenameMode::NoReplace).is_ok(),
             fs.set_permissions(number, 0o640).is_ok(),
             fs.set_times(number, None, Some(nvio_ext4::Timestamp::default())).is_ok(),
             fs.write_at(number, 3000, &data).is_ok(),

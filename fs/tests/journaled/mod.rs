@@ -14,6 +14,7 @@ mod features;
 mod full;
 mod group_commit;
 mod hostile;
+mod name_twins;
 mod open_files;
 mod power;
 mod quality;
