@@ -156,7 +156,7 @@ impl Filesystem {
         let version = self.metadata().version();
         let inode = self.parse_inode(number, &self.inode_bytes(number)?)?;
         // Do not cache inodes during recovery, because fast commits may still change them.
-        if self.inner.orphans.get().is_some() {
+        if self.inner.orphans.get().is_some() && inode.links() > 0 {
             let keep = || self.inner.inodes.insert(number, inode.clone());
             self.metadata().keep_parsed(version, keep);
         }
@@ -169,10 +169,13 @@ impl Filesystem {
         number: InodeNumber,
         bytes: &InodeBytes,
     ) -> Result<Inode, Error> {
-        Inode::parse(self.superblock(), number, bytes).map_err(|error| match error {
+        Inode::parse(self.superblock(), number, bytes).or_else(|error| match error {
             // Some versions of mkfs do not initialise the end of an inode table.
-            Error::Corrupt(_) if bytes.may_be_stale => Error::InodeNotInUse { inode: number },
-            error => error,
+            Error::Corrupt(_) if bytes.may_be_stale => Err(Error::InodeNotInUse { inode: number }),
+            Error::InodeNotInUse { .. } if self.metadata().is_unlinked(number) => {
+                Inode::parse_orphan(self.superblock(), number, bytes)
+            }
+            error => Err(error),
         })
     }
 

@@ -107,6 +107,7 @@ pub use blocks::queue_source::QueueSource;
 pub use blocks::source::{BlockSource, ReadRange, SourceError};
 pub use change::JournaledFilesystem;
 pub use change::file::JournaledFile;
+pub use change::new_inode::NewFile;
 pub use change::rename::RenameMode;
 pub use change::xattr::XattrMode;
 pub use dir::path::MAX_SYMLINKS;

@@ -2,7 +2,7 @@
 
 pub(crate) mod bitmap;
 mod group;
-pub(crate) mod inode_bitmap;
+pub(crate) mod inodes;
 pub(crate) mod windows;
 
 use std::ops::Range;

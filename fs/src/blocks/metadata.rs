@@ -20,7 +20,7 @@ use crate::format::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::format::superblock::Superblock;
 use crate::format::superblock_copy::SuperblockCopy;
 use crate::mount::options::Options;
-use crate::number::{PhysicalBlock, as_usize};
+use crate::number::{InodeNumber, PhysicalBlock, as_usize};
 
 /// Maximum number of cached group descriptors.
 const DESCRIPTORS: usize = 4096;
@@ -144,6 +144,11 @@ impl Metadata {
     /// Replaces the cached descriptor of a group.
     pub(crate) fn replace_group(&self, group: u32, descriptor: GroupDescriptor) {
         self.groups.insert(group, descriptor);
+    }
+
+    /// Returns true if an inode lost its last name and was not freed yet.
+    pub(crate) fn is_unlinked(&self, inode: InodeNumber) -> bool {
+        self.newer.get().is_some_and(|newer| newer.is_unlinked(inode))
     }
 
     /// Returns a number to pass to [`keep_parsed`](Self::keep_parsed).

@@ -1,7 +1,7 @@
 //! Contents of blocks that are newer than the device's.
 
 use crate::blocks::block_cache::Block;
-use crate::number::PhysicalBlock;
+use crate::number::{InodeNumber, PhysicalBlock};
 
 /// The changed blocks of a filesystem that are not in place on the device yet. Caches ask before they
 /// keep what was read, because it may have been changed meanwhile.
@@ -13,6 +13,9 @@ pub(crate) trait Newer: Send + Sync {
     /// Calls `keep` and returns true, unless blocks were put in place since [`image`](Self::image)
     /// returned `since`: what was read may then be old.
     fn keep_block(&self, since: u64, keep: &mut dyn FnMut()) -> bool;
+
+    /// Returns true if an inode has no name any more, and was not freed yet.
+    fn is_unlinked(&self, inode: InodeNumber) -> bool;
 
     /// Returns a number to pass to [`keep_parsed`](Self::keep_parsed).
     fn version(&self) -> u64;

@@ -110,8 +110,8 @@ impl JournaledFilesystem {
             self.check(&inode)?;
             edit(&mut inode);
             inode.set_ctime(now);
-            handle.set_inode(inode.clone())?;
             handle.changes.is_fast = true;
+            handle.set_inode(inode.clone())?;
             Ok(inode)
         })
     }

@@ -91,7 +91,7 @@ impl JournaledFilesystem {
                 self.zero_tail(number, u64::MAX)?;
                 self.free_after(number, size, Some(entry))?;
             } else {
-                self.free_inode(number, entry)?;
+                self.free_inode(number, entry, |_| true)?;
             }
         }
         match orphans.len() {
@@ -103,16 +103,54 @@ impl JournaledFilesystem {
         }
     }
 
-    /// Frees an inode without links, and its blocks, in as many steps as are needed.
-    pub(super) fn free_inode(&self, number: InodeNumber, entry: Entry) -> Result<(), Error> {
+    /// Frees the inodes without names whose last handle was closed.
+    pub(super) fn free_closed(&self) -> Result<(), Error> {
+        let closed = self.open_inodes().take_closed();
+        closed.into_iter().try_for_each(|inode| self.free_unlinked(inode))
+    }
+
+    /// Frees an inode that has lost its last name in a change, if there is one, and those that were closed
+    /// since. Errors are left to the next open of the filesystem.
+    pub(super) fn free_unnamed(&self, inode: Option<InodeNumber>) {
+        let inode = inode.map_or(Ok(()), |inode| self.free_unlinked(inode));
+        if let Err(error) = inode.and_then(|()| self.free_closed()) {
+            log::warn!("an inode without a name is freed at the next open: {error}");
+        }
+    }
+
+    /// Frees an inode that has lost its last name, now or when its last handle is closed.
+    fn free_unlinked(&self, number: InodeNumber) -> Result<(), Error> {
+        let is_open = || self.open_inodes().set_unlinked(number);
+        if is_open() {
+            return Ok(());
+        }
+        // A thread may open the inode again, or free it, until this one has the journal.
+        let _lock = self.lock(number);
+        self.free_inode(number, Entry::List, |handle| handle.is_orphan(number) && !is_open())
+    }
+
+    /// Frees an inode without links, and its blocks, in as many steps as are needed, as long as it
+    /// `is_wanted`.
+    fn free_inode(
+        &self,
+        number: InodeNumber,
+        entry: Entry,
+        is_wanted: impl Fn(&Handle<'_>) -> bool,
+    ) -> Result<(), Error> {
         let time = now();
         loop {
             let is_done = self.journal().change(self, |handle| {
+                if !is_wanted(handle) {
+                    return Ok(true);
+                }
                 let mut inode = handle.orphan(number)?;
+                if inode.links() > 0 {
+                    return Ok(true);
+                }
                 let is_done = free_blocks(handle, self.zone(), &mut inode)?;
                 if is_done {
                     xattr_store::release(handle, self.zone(), &inode)?;
-                    alloc::inode_bitmap::free(handle, &inode)?;
+                    alloc::inodes::free(handle, &inode)?;
                     entry.remove(handle, number)?;
                     inode.clear();
                     handle.set_inode(inode)?;

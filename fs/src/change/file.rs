@@ -31,11 +31,29 @@ use crate::number::InodeNumber;
 /// See the [example](JournaledFilesystem#open-files).
 pub struct JournaledFile {
     file: File,
-    fs: JournaledFilesystem,
+    fs: Closing,
     /// Blocks that the last [`begin`](Mapper::begin) reserved.
     new: Range<u64>,
     /// End of the last mapping of a request.
     continues: Option<u64>,
+}
+
+/// The filesystem of a handle, which is dropped after the handle's file: if that was the last one of an
+/// inode without a name, the inode is freed.
+struct Closing(JournaledFilesystem);
+
+impl Deref for Closing {
+    type Target = JournaledFilesystem;
+
+    fn deref(&self) -> &JournaledFilesystem {
+        &self.0
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.free_unnamed(None);
+    }
 }
 
 impl fmt::Debug for JournaledFile {
@@ -79,7 +97,16 @@ impl JournaledFilesystem {
     pub fn open_file(&self, inode: &Inode) -> Result<JournaledFile, Error> {
         let file = self.file(inode)?;
         self.check_map(file.inode())?;
-        Ok(JournaledFile { file, fs: self.clone(), new: 0..0, continues: None })
+        // The inode is not freed while it is open, but it may have been before.
+        let number = inode.number();
+        let now = self.journal().read(self, |handle| handle.inode(number))?;
+        if now.generation() != inode.generation() {
+            return Err(Error::InodeNotInUse { inode: number });
+        }
+        if now.links() == 0 {
+            self.open_inodes().set_unlinked(number);
+        }
+        Ok(JournaledFile { file, fs: Closing(self.clone()), new: 0..0, continues: None })
     }
 
     /// Opens the regular file `inode` for buffered I/O in `cache`, whose queue is on the filesystem's

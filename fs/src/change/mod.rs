@@ -3,6 +3,7 @@
 mod acl;
 pub(crate) mod attributes;
 mod cleanup;
+mod create;
 pub(crate) mod delayed;
 pub(crate) mod directory;
 pub(crate) mod extents;
@@ -12,6 +13,7 @@ pub(crate) mod file;
 mod file_io;
 mod locks;
 mod names;
+pub(crate) mod new_inode;
 pub(crate) mod open;
 mod orphans;
 mod range;
@@ -240,6 +242,7 @@ impl JournaledFilesystem {
     /// [`Error::Sink`] or [`Error::Source`] if the device fails; [`Error::JournalAborted`] after such
     /// a failure.
     pub fn sync(&self) -> Result<(), Error> {
+        self.free_unnamed(None);
         self.journal().sync(self)
     }
 
@@ -280,6 +283,7 @@ impl JournaledFilesystem {
     /// # Errors
     /// As [`sync`](Self::sync). The next open recovers the filesystem then.
     pub fn close(self) -> Result<(), Error> {
+        self.free_unnamed(None);
         self.inner.close()
     }
 }

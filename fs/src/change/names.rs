@@ -3,7 +3,6 @@
 use crate::change::JournaledFilesystem;
 use crate::change::directory::{Directory, check_name};
 use crate::change::orphans;
-use crate::change::orphans::Entry;
 use crate::change::time::now;
 use crate::error::reasons::Protected;
 use crate::error::{Error, Unsupported};
@@ -63,17 +62,6 @@ impl JournaledFilesystem {
             handle.changes.has_new_map = true;
             Ok(inode)
         })
-    }
-
-    /// Frees an inode that lost its last name, and its blocks. One that is open stays in the list of
-    /// orphans, and the next open of the filesystem frees it.
-    pub(super) fn free_unless_open(&self, inode: InodeNumber) {
-        let _lock = self.lock(inode);
-        if !self.open_inodes().is_open(inode)
-            && let Err(error) = self.free_inode(inode, Entry::List)
-        {
-            log::warn!("inode {inode} has no name, and is freed at the next open: {error}");
-        }
     }
 
     /// Rejects inodes that cannot get another name in a directory.

@@ -14,8 +14,12 @@ use crate::recovery::orphan_file::Place;
 /// Maximum number of inodes in the list that are followed.
 pub(super) const ORPHANS_MAX: usize = 1 << 20;
 
-/// Adds an inode to the list.
+/// Adds an inode to the list, unless it is there.
 pub(super) fn add(handle: &mut Handle<'_>, inode: InodeNumber) -> Result<(), Stop> {
+    if handle.is_orphan(inode) {
+        return Ok(());
+    }
+    handle.changes.orphans.push(inode);
     let first = replace_first(handle, inode)?;
     handle.changes.is_fast = false;
     handle.set_next_orphan(inode, first)
@@ -68,6 +72,7 @@ impl Entry {
     /// Removes the entry of an inode.
     pub(super) fn remove(self, handle: &mut Handle<'_>, inode: InodeNumber) -> Result<(), Stop> {
         handle.changes.is_fast = false;
+        handle.changes.completed.push(inode);
         match self {
             Self::List => remove(handle, inode),
             Self::File { place, seed } => {

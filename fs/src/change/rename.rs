@@ -77,9 +77,7 @@ impl JournaledFilesystem {
             handle.changes.has_new_map = true;
             Rename { fs: self, handle, from, to, time }.apply(mode)
         })?;
-        if let Some(inode) = unnamed {
-            self.free_unless_open(inode);
-        }
+        self.free_unnamed(unnamed);
         Ok(())
     }
 }

@@ -177,7 +177,10 @@ impl JournaledFilesystem {
                 tree.inode.set_size(size);
                 let is_done = tree.end()? <= first;
                 match entry {
-                    Some(entry) if is_done => entry.remove(tree.handle, number)?,
+                    // An inode that lost its last name meanwhile stays in the list until it is freed.
+                    Some(entry) if is_done && tree.inode.links() > 0 => {
+                        entry.remove(tree.handle, number)?;
+                    }
                     None if !is_done => orphans::add(tree.handle, number)?,
                     _ => (),
                 }

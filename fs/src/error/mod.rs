@@ -326,6 +326,9 @@ pub enum Error {
         /// The file's inode number.
         inode: InodeNumber,
     },
+    /// No inode is free.
+    #[error("no free inode is left on the filesystem")]
+    NoInodes,
     /// No block is free.
     #[error("no space left on the filesystem")]
     NoSpace,
@@ -453,7 +456,7 @@ impl Error {
             }
             Self::Protected { .. } | Self::ReadOnly { .. } => ErrorKind::PermissionDenied,
             Self::PastEnd { .. } | Self::FileTooLarge { .. } => ErrorKind::FileTooLarge,
-            Self::NoSpace | Self::DirectoryFull { .. } => ErrorKind::StorageFull,
+            Self::NoSpace | Self::NoInodes | Self::DirectoryFull { .. } => ErrorKind::StorageFull,
             Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
             Self::DirectoryNotEmpty { .. } => ErrorKind::DirectoryNotEmpty,
             Self::TooManyLinks { .. } => ErrorKind::TooManyLinks,

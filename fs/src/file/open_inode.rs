@@ -37,6 +37,8 @@ pub struct OpenInode {
     /// Time of the last write to cached data that no change of the inode has recorded, in nanoseconds; 0
     /// if there is none.
     pub(crate) modified: AtomicU64,
+    /// The inode has lost its last name.
+    is_unlinked: AtomicBool,
     /// The file's cached data, while it may have some.
     pub(crate) cached: Mutex<Option<Arc<dyn CachedData>>>,
 }
@@ -126,6 +128,7 @@ impl OpenInode {
             maps: Mutex::default(),
             delayed: Mutex::new(delayed),
             modified: AtomicU64::new(0),
+            is_unlinked: AtomicBool::new(false),
             cached: Mutex::default(),
         }
     }
@@ -329,6 +332,10 @@ impl Drop for OpenInode {
         // A file that is opened again is still to be flushed.
         self.all.written_past.fetch_add(*self.written_past.get_mut(), Ordering::AcqRel);
         self.all.remove(self.number);
+        if *self.is_unlinked.get_mut() {
+            let closed = &self.all.closed;
+            closed.lock().unwrap_or_else(PoisonError::into_inner).push(self.number);
+        }
     }
 }
 
@@ -340,6 +347,8 @@ pub(crate) struct OpenInodes {
     io_errors: AtomicU64,
     /// Sum of `written_past` of the inodes that are no longer open.
     written_past: AtomicU64,
+    /// Inodes without names whose last handle was closed.
+    closed: Mutex<Vec<InodeNumber>>,
     /// The filesystem that is open for changes, if it is.
     changer: OnceLock<Weak<dyn Changer>>,
     pub(crate) reserved: Reserved,
@@ -401,9 +410,19 @@ impl OpenInodes {
         }
     }
 
-    /// Returns true if inode `number` has a handle or a request in flight.
-    pub(crate) fn is_open(&self, number: InodeNumber) -> bool {
-        self.lock().get(&number).is_some_and(|inode| !WeakFileRef::is_gone(inode))
+    /// Notes that inode `number` has no name any more, so that it is freed when it is closed. Returns
+    /// false if it has no handle and no requests in flight.
+    pub(crate) fn set_unlinked(&self, number: InodeNumber) -> bool {
+        let inode = self.lock().get(&number).and_then(WeakFileRef::upgrade);
+        inode.is_some_and(|inode| {
+            inode.state().is_unlinked.store(true, Ordering::Release);
+            true
+        })
+    }
+
+    /// Returns the inodes without names that were closed since the last call.
+    pub(crate) fn take_closed(&self) -> Vec<InodeNumber> {
+        std::mem::take(&mut *self.closed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns true if requests of inode `number` are in flight.

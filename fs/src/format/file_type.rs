@@ -60,6 +60,19 @@ impl FileType {
         }
     }
 
+    /// Returns the upper four bits of a mode.
+    pub(crate) fn mode(self) -> u16 {
+        match self {
+            Self::Fifo => 0x1000,
+            Self::CharDevice => 0x2000,
+            Self::Directory => 0x4000,
+            Self::BlockDevice => 0x6000,
+            Self::Regular => 0x8000,
+            Self::Symlink => 0xa000,
+            Self::Socket => 0xc000,
+        }
+    }
+
     /// Returns the type in a directory entry; `None` if the entry does not store it.
     pub(crate) fn from_entry(file_type: u8) -> Option<Self> {
         Some(match file_type {

@@ -156,7 +156,7 @@ impl GroupDescriptor {
 }
 
 /// Returns true if descriptors count the inodes that were never used.
-fn counts_unused(superblock: &Superblock) -> bool {
+pub(crate) fn counts_unused(superblock: &Superblock) -> bool {
     superblock.has_metadata_csum() || superblock.has_gdt_csum()
 }
 

@@ -1,6 +1,7 @@
 //! Inodes: the layout on disk, and the parsed form.
 
 mod edit;
+pub(crate) mod new;
 
 use std::mem::offset_of;
 use std::ops::Range;

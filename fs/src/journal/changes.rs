@@ -14,8 +14,6 @@ pub(crate) struct Changes {
     pub blocks: BTreeMap<PhysicalBlock, Block>,
     /// Inodes that were changed, as they are now.
     pub inodes: Vec<Inode>,
-    /// Inodes that lost their last name, or were freed.
-    pub gone: Vec<InodeNumber>,
     /// True if the size or the map of an inode was changed, not only its attributes.
     pub has_new_map: bool,
     /// True if the changes make data reachable that may be in the device's volatile cache.
@@ -36,6 +34,12 @@ pub(crate) struct Changes {
     pub freed: Vec<BlockRun>,
     /// The inode that they belonged to.
     pub owner: Option<InodeNumber>,
+    /// Inodes that were freed.
+    pub freed_inodes: Vec<InodeNumber>,
+    /// Inodes that were put on the list of orphans.
+    pub orphans: Vec<InodeNumber>,
+    /// Inodes that were taken off the list.
+    pub completed: Vec<InodeNumber>,
     /// Freed blocks whose older copies in the log must not be replayed.
     pub revoked: Vec<PhysicalBlock>,
 }

@@ -93,6 +93,12 @@ impl<'a> Handle<'a> {
         self.state.excluded.overlaps(run).chain(here).collect()
     }
 
+    /// Returns true if an inode must not be allocated although it is free, because the transaction that
+    /// freed it is not durable.
+    pub(crate) fn is_freed(&self, inode: InodeNumber) -> bool {
+        self.changes.freed_inodes.contains(&inode) || self.state.is_freed(inode)
+    }
+
     /// Returns the number of blocks that this change can allocate.
     pub(crate) fn available(&self) -> u64 {
         let reserved = if self.changes.is_reserved { self.state.reserved.blocks() } else { 0 };
@@ -140,9 +146,17 @@ impl<'a> Handle<'a> {
         Ok(GroupDescriptor::parse(superblock, group, bytes)?)
     }
 
-    /// Returns an inode.
+    /// Returns an inode that has a name, or that had one and was not freed yet.
     pub(crate) fn inode(&self, number: InodeNumber) -> Result<Inode, Stop> {
-        self.parse_inode(number, Inode::parse)
+        match self.is_orphan(number) {
+            false => self.parse_inode(number, Inode::parse),
+            true => self.orphan(number),
+        }
+    }
+
+    /// Returns true if an inode was put on the list of orphans since the filesystem was opened.
+    pub(crate) fn is_orphan(&self, number: InodeNumber) -> bool {
+        self.state.orphans.contains(&number) || self.changes.orphans.contains(&number)
     }
 
     /// Returns an inode that may have no links.
@@ -176,13 +190,16 @@ impl<'a> Handle<'a> {
         let bytes = block.get_mut(offset..).and_then(|rest| rest.get_mut(..size));
         inode.encode(superblock, bytes.unwrap_or_default());
         self.changes.inodes.retain(|other| other.number() != inode.number());
-        self.changes.gone.retain(|&other| other != inode.number());
-        // An inode that is freed cannot be read any more.
-        match inode.links() {
-            0 => self.changes.gone.push(inode.number()),
-            _ => self.changes.inodes.push(inode),
-        }
+        // The format of fast commits has no inodes without names.
+        self.changes.is_fast &= inode.links() > 0;
+        self.changes.inodes.push(inode);
         Ok(())
+    }
+
+    /// Adds an inode that was allocated.
+    pub(crate) fn create_inode(&mut self, inode: Inode, bytes: &[u8]) -> Result<(), Stop> {
+        self.set_inode_bytes(inode.number(), bytes)?;
+        self.set_inode(inode)
     }
 
     /// Replaces the bytes of an inode, which are sealed.

@@ -97,19 +97,21 @@ impl Journal {
             })
         };
         match attempt() {
-            Err(Error::NoSpace) if self.make_space(fs)? => attempt(),
+            Err(Error::NoSpace | Error::NoInodes) if self.make_space(fs)? => attempt(),
             result => result,
         }
     }
 
-    /// Commits the transactions that freed blocks, so that the blocks can be allocated. Returns false if
-    /// there are none.
+    /// Commits the transactions that freed blocks or inodes, so that they can be allocated. Returns false
+    /// if there are none.
     #[cold]
     fn make_space(&self, fs: &Filesystem) -> Result<bool, Error> {
         let mut state = self.lock();
         let before = state.excluded.blocks();
         state.release(|inode| fs.open_inodes().is_busy(inode));
-        let frees = |transaction: &Transaction| !transaction.freed.is_empty();
+        let frees = |transaction: &Transaction| {
+            !transaction.freed.is_empty() || !transaction.freed_inodes.is_empty()
+        };
         let are_left = frees(&state.running) || state.committing.as_deref().is_some_and(frees);
         if !are_left {
             return Ok(state.excluded.blocks() < before);
@@ -440,6 +442,10 @@ impl Newer for Journal {
         self.lock().names_version
     }
 
+    fn is_unlinked(&self, inode: InodeNumber) -> bool {
+        self.lock().orphans.contains(&inode)
+    }
+
     fn keep_parsed(&self, version: u64, keep: &mut dyn FnMut()) {
         let state = self.lock();
         if state.version == version {
@@ -452,13 +458,13 @@ impl Newer for Journal {
 fn keep(fs: &Filesystem, changes: Changes) {
     for inode in changes.inodes {
         let (number, size) = (inode.number(), inode.size());
-        fs.inner.inodes.insert(number, inode);
+        match inode.links() {
+            0 => fs.inner.inodes.remove(number),
+            _ => fs.inner.inodes.insert(number, inode),
+        }
         if changes.has_new_map {
             fs.open_inodes().map_changed(number, size);
         }
-    }
-    for number in changes.gone {
-        fs.inner.inodes.remove(number);
     }
     for (group, descriptor) in changes.groups {
         fs.metadata().replace_group(group, descriptor);

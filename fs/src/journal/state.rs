@@ -1,6 +1,6 @@
 //! The transactions in memory, behind the journal's mutex.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::alloc::windows::Windows;
@@ -47,6 +47,9 @@ pub(crate) struct State {
     pub reserved: Reserved,
     /// Blocks that were freed by durable transactions while requests of their inode were in flight.
     pub held: Vec<(BlockRun, InodeNumber)>,
+    /// Inodes in the list of orphans: they are being truncated, or they have no name and are to be freed
+    /// when their last handle is closed.
+    pub orphans: HashSet<InodeNumber>,
     /// A write to the log failed, so that nothing can be changed any more.
     pub is_aborted: bool,
     /// The filesystem was closed, so that nothing can be changed any more.
@@ -75,6 +78,7 @@ impl State {
             windows: Windows::default(),
             reserved,
             held: Vec::new(),
+            orphans: HashSet::new(),
             is_aborted: false,
             is_closed: false,
             version: 0,
@@ -94,6 +98,13 @@ impl State {
     pub(crate) fn available(&self) -> u64 {
         let free = self.free.saturating_sub(self.excluded.blocks());
         free.saturating_sub(self.reserved.blocks())
+    }
+
+    /// Returns true if an inode was freed by a transaction that is not durable.
+    pub(crate) fn is_freed(&self, inode: InodeNumber) -> bool {
+        let committing = self.committing.as_ref();
+        self.running.freed_inodes.contains(&inode)
+            || committing.is_some_and(|transaction| transaction.freed_inodes.contains(&inode))
     }
 
     /// Returns an error if nothing can be changed.
@@ -125,6 +136,9 @@ impl State {
             self.excluded.insert(run);
             self.running.freed.push((run, changes.owner));
         }
+        self.orphans.extend(&changes.orphans);
+        self.orphans.retain(|inode| !changes.completed.contains(inode));
+        self.running.freed_inodes.extend(&changes.freed_inodes);
         self.running.needs_flush |= changes.needs_flush;
         for inode in &changes.inodes {
             let has_new_map = self.running.inodes.entry(inode.number()).or_default();

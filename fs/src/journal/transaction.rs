@@ -1,6 +1,6 @@
 //! Transactions: the blocks that a set of changes replaces.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::blocks::block_cache::Block;
 use crate::journal::changes::Changes;
@@ -18,6 +18,8 @@ pub(crate) struct Transaction {
     /// Blocks that were freed, with the inode that they belonged to. They may be reused when the
     /// transaction is durable and no request reads them.
     pub freed: Vec<(BlockRun, Option<InodeNumber>)>,
+    /// Inodes that were freed. They may be reused when the transaction is durable.
+    pub freed_inodes: HashSet<InodeNumber>,
     /// Inodes that were changed, with true if their size or their map was.
     pub inodes: HashMap<InodeNumber, bool>,
     /// True if data that the changes refer to may be in the device's volatile cache.
@@ -36,6 +38,7 @@ impl Transaction {
             images: BTreeMap::new(),
             revoked: BTreeSet::new(),
             freed: Vec::new(),
+            freed_inodes: HashSet::new(),
             inodes: HashMap::new(),
             needs_flush: false,
             pending: Some(Pending::default()),

@@ -25,6 +25,7 @@ mod renames;
 mod space;
 mod turns;
 mod twins;
+mod unnamed;
 mod xattr;
 
 use std::fs;
