@@ -192,12 +192,7 @@ impl Group {
         Ok(inode)
     }
 
-    fn give_back(
-        mut self,
-        handle: &mut Handle<'_>,
-        bit: u32,
-        inode: &Inode,
-    ) -> Result<(), Stop> {
+    fn give_back(mut self, handle: &mut Handle<'_>, bit: u32, inode: &Inode) -> Result<(), Stop> {
         let (structure, number) = (Structure::InodeBitmap(self.number), inode.number().get());
         let rule = "must be in use according to the bitmap";
         structure.ensure(bitmap::is_set(&self.bits, bit), "inode", number, rule)?;

@@ -40,7 +40,11 @@ pub(crate) struct Delayed {
     holes: Ranges,
     /// Blocks that are allocated, and unwritten until their data is on the device.
     unwritten: Ranges,
-    /// Blocks of the filesystem that are reserved for both.
+    /// Blocks after the last hole that are reserved ahead, for the next writes of a file that grows.
+    ahead: Range<u64>,
+    /// Number of the map in which those are a hole.
+    ahead_map: u64,
+    /// Blocks of the filesystem that are reserved for all of them.
     reserved: u64,
     all: Reserved,
 }
@@ -53,7 +57,8 @@ impl Drop for Delayed {
 
 impl Delayed {
     pub(crate) fn new(all: Reserved) -> Self {
-        Self { holes: Ranges::default(), unwritten: Ranges::default(), reserved: 0, all }
+        let (holes, unwritten) = (Ranges::default(), Ranges::default());
+        Self { holes, unwritten, ahead: 0..0, ahead_map: 0, reserved: 0, all }
     }
 
     /// Returns the range of blocks around block `at` that are reserved.
@@ -88,11 +93,56 @@ impl Delayed {
         if more > available {
             return false;
         }
+        if self.ahead.end > range.start && self.ahead.start < range.end {
+            self.ahead = 0..0;
+        }
         let list = if hole { &mut self.holes } else { &mut self.unwritten };
         list.insert(range);
         self.all.add(more);
         self.reserved = self.reserved.saturating_add(more);
         true
+    }
+
+    /// Reserves blocks ahead, in a hole of map `map_number`: a small part of those that are `available`. The
+    /// caller has the lock of [`Reserved::add`].
+    pub(crate) fn reserve_ahead(
+        &mut self,
+        superblock: &Superblock,
+        range: Range<u64>,
+        map_number: u64,
+        available: u64,
+    ) {
+        let most = range.start.saturating_add(available >> 4);
+        let end = self.next_hole(range.clone()).unwrap_or(range.end).min(most);
+        (self.ahead, self.ahead_map) = (range.start..end, map_number);
+        let more = self.needed(superblock, 0, 0).saturating_sub(self.reserved);
+        if more > available >> 3 {
+            self.ahead = 0..0;
+            return self.settle(superblock);
+        }
+        self.all.add(more);
+        self.reserved = self.reserved.saturating_add(more);
+    }
+
+    /// Uses blocks that were reserved ahead. Returns false if the range was not, or if it may have blocks
+    /// since.
+    #[inline]
+    pub(crate) fn use_ahead(&mut self, range: &Range<u64>, map_number: u64) -> bool {
+        let is_ahead = range.start == self.ahead.start && range.end <= self.ahead.end;
+        if !is_ahead || self.ahead_map != map_number {
+            return false;
+        }
+        self.ahead.start = range.end;
+        self.holes.insert(range.clone());
+        true
+    }
+
+    /// Gives back what was reserved ahead. Returns false if nothing was.
+    pub(crate) fn release_ahead(&mut self, superblock: &Superblock) -> bool {
+        let had_some = !self.ahead.is_empty();
+        self.ahead = 0..0;
+        self.settle(superblock);
+        had_some
     }
 
     /// Notes that blocks were allocated: their data is yet to be written.
@@ -111,6 +161,9 @@ impl Delayed {
 
     /// Gives back blocks that are no longer needed.
     fn settle(&mut self, superblock: &Superblock) {
+        if self.holes.count() == 0 {
+            self.ahead = 0..0;
+        }
         let needed = self.needed(superblock, 0, 0).min(self.reserved);
         self.all.remove(self.reserved.saturating_sub(needed));
         self.reserved = needed;
@@ -120,7 +173,8 @@ impl Delayed {
     /// allocated and blocks to be converted.
     #[inline]
     fn needed(&self, superblock: &Superblock, holes: u64, unwritten: u64) -> u64 {
-        let data = self.holes.count().saturating_add(holes);
+        let ahead = self.ahead.end.saturating_sub(self.ahead.start);
+        let data = self.holes.count().saturating_add(holes).saturating_add(ahead);
         let blocks = self.unwritten.count().saturating_add(data).saturating_add(unwritten);
         if blocks == 0 {
             return 0;
@@ -158,6 +212,25 @@ mod tests {
         assert!(all.blocks() > 0);
         delayed.release(superblock, 0..1000);
         assert_eq!(all.blocks(), 0);
+        assert!(delayed.reserve(superblock, 7..8, true, 1000));
+        let before = all.blocks();
+        delayed.reserve_ahead(superblock, 8..1000, 5, 1600);
+        assert_eq!(delayed.hole_at(8), None, "only a promise");
+        assert!(all.blocks() >= before + 100 && all.blocks() <= before + 120);
+        assert!(!delayed.use_ahead(&(9..10), 5) && !delayed.use_ahead(&(8..9), 6));
+        assert!(delayed.use_ahead(&(8..10), 5) && delayed.use_ahead(&(10..11), 5));
+        assert_eq!(delayed.hole_at(10), Some(7..11));
+        assert!(delayed.release_ahead(superblock) && !delayed.release_ahead(superblock));
+        assert!(all.blocks() < before + 10 && !delayed.use_ahead(&(11..12), 5));
+        delayed.reserve_ahead(superblock, 11..1000, 5, 20);
+        assert!(all.blocks() < before + 10, "none is left for the tree");
+        delayed.reserve_ahead(superblock, 11..1000, 5, 1600);
+        assert!(delayed.reserve(superblock, 40..41, true, 1000));
+        assert!(!delayed.use_ahead(&(11..12), 5), "another write is in the range");
+        delayed.reserve_ahead(superblock, 11..1000, 5, 1600);
+        assert!(!delayed.use_ahead(&(11..41), 5) && delayed.use_ahead(&(11..40), 5));
+        delayed.release(superblock, 7..41);
+        assert_eq!(all.blocks(), 0, "no data is delayed");
         assert!(delayed.reserve(superblock, 7..8, true, 1000));
         drop(delayed);
         assert_eq!(all.blocks(), 0);

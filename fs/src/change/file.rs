@@ -99,7 +99,11 @@ impl JournaledFilesystem {
         self.check_map(file.inode())?;
         // The inode is not freed while it is open, but it may have been before.
         let number = inode.number();
-        let now = self.journal().read(self, |handle| handle.inode(number))?;
+        let now = match self.journal().read(self, |handle| handle.inode(number)) {
+            // Nothing is freed any more.
+            Err(Error::Closed | Error::JournalAborted) => self.inode(number),
+            now => now,
+        }?;
         if now.generation() != inode.generation() {
             return Err(Error::InodeNotInUse { inode: number });
         }
@@ -133,8 +137,10 @@ impl JournaledFilesystem {
 
     /// Returns the blocks that have bytes of a range of a file.
     fn blocks_of(&self, pos: u64, length: u64) -> Range<u64> {
-        let end = pos.saturating_add(length).div_ceil(self.superblock().block_size().into());
-        pos.wrapping_shr(self.superblock().geometry.block_bits)..end
+        let bits = self.superblock().geometry.block_bits;
+        let rest = 1u64.wrapping_shl(bits).wrapping_sub(1);
+        let end = pos.saturating_add(length).saturating_add(rest);
+        pos.wrapping_shr(bits)..end.wrapping_shr(bits)
     }
 
     /// Records the time of the last write to cached data in the inode.
@@ -152,6 +158,9 @@ impl JournaledFilesystem {
 
 /// [`EndIo::private`] of writes from the cache.
 const CACHED: u64 = 1;
+
+/// Number of blocks that are reserved ahead for a file that grows.
+const AHEAD: u64 = 1024;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -236,10 +245,23 @@ impl JournaledFile {
         self.fs.journal().reserve(&self.fs, delayed, blocks, hole)
     }
 
+    /// Reserves blocks of a hole for the next writes, which follow each other.
+    fn reserve_ahead(&self, blocks: Range<u64>) {
+        let delayed = &self.file.open_inode().delayed;
+        self.fs.journal().reserve_ahead(&self.fs, delayed, blocks, self.file.map_number());
+    }
+
     /// Maps a range for a write to the cache: blocks are reserved where there are none.
     fn begin_buffered(&mut self, pos: u64, length: u64) -> Result<Mapping, Error> {
         let blocks = self.blocks(pos, length);
-        if let Some(hole) = self.delayed().hole_at(blocks.start) {
+        let mut delayed = self.delayed();
+        let is_new = delayed.use_ahead(&blocks, self.file.map_number());
+        let known = if is_new { Some(blocks.clone()) } else { delayed.hole_at(blocks.start) };
+        drop(delayed);
+        if let Some(hole) = known {
+            if is_new {
+                self.new = hole.clone();
+            }
             return Ok(self.without_place(MappingKind::Delalloc, hole));
         }
         let mapping = self.file.begin(pos, length, Op::empty())?;
@@ -257,6 +279,9 @@ impl JournaledFile {
                 let hole = hole.start..next.unwrap_or(hole.end);
                 self.reserve(hole.clone(), true)?;
                 self.new = hole.clone();
+                if self.continues == Some(pos) && next.is_none() {
+                    self.reserve_ahead(hole.end..end.min(hole.end.saturating_add(AHEAD)));
+                }
                 Ok(self.without_place(MappingKind::Delalloc, hole))
             }
             _ => Ok(mapping),
@@ -390,14 +415,10 @@ impl Mapper for JournaledFile {
     #[inline]
     fn end(&mut self, _: &Mapping, pos: u64, _: u64, processed: u64, _: Op) -> Result<(), Error> {
         self.continues = Some(pos.saturating_add(processed));
-        if !self.new.is_empty() {
-            let new = std::mem::take(&mut self.new);
-            let used = self.blocks(pos, processed).end;
-            let unused = new.start.max(if processed > 0 { used } else { 0 })..new.end;
-            if unused.is_empty() {
-                return Ok(());
-            }
-            self.delayed().release(self.fs.superblock(), unused);
+        let new = std::mem::take(&mut self.new);
+        let used = if processed > 0 { self.blocks(pos, processed).end } else { 0 };
+        if used < new.end {
+            self.delayed().release(self.fs.superblock(), new.start.max(used)..new.end);
         }
         Ok(())
     }

@@ -199,6 +199,12 @@ impl File {
         Extents::new(&self.fs, &self.inode)
     }
 
+    /// Returns the number of the map that the handle has.
+    #[inline]
+    pub(crate) fn map_number(&self) -> u64 {
+        self.handle.map_number()
+    }
+
     /// Reads the inode again if its map was changed. Returns true if it was.
     #[inline]
     pub(crate) fn renew(&mut self) -> Result<bool, Error> {

@@ -263,6 +263,12 @@ impl Handle {
         self.map_number == self.inode.state().map_number()
     }
 
+    /// Returns the number of the map that the handle has.
+    #[inline]
+    pub(crate) fn map_number(&self) -> u64 {
+        self.map_number
+    }
+
     /// Notes that the handle has read the map `number`.
     pub(crate) fn has_map(&mut self, number: u64, plain: Plain) {
         self.inode.state().handle_has(self.map_number, number, plain);
@@ -389,6 +395,16 @@ impl OpenInodes {
         let blocks = first..superblock.whole_blocks(bytes.end);
         let delayed = &inode.state().delayed;
         delayed.lock().unwrap_or_else(PoisonError::into_inner).release(superblock, blocks);
+    }
+
+    /// Gives back what is reserved ahead for all files. Returns false if nothing is.
+    pub(crate) fn release_ahead(&self, superblock: &Superblock) -> bool {
+        let open = self.lock().values().filter_map(WeakFileRef::upgrade).collect::<Vec<_>>();
+        open.iter().fold(false, |released, inode| {
+            let delayed = &inode.state().delayed;
+            let mut delayed = delayed.lock().unwrap_or_else(PoisonError::into_inner);
+            delayed.release_ahead(superblock) || released
+        })
     }
 
     /// Returns true if writes to new or unwritten blocks of inode `number`, from block `at` on, have not

@@ -102,10 +102,11 @@ impl Journal {
         }
     }
 
-    /// Commits the transactions that freed blocks or inodes, so that they can be allocated. Returns false
-    /// if there are none.
+    /// Gives back what is reserved ahead, and commits the transactions that freed blocks or inodes, so that
+    /// they can be allocated. Returns false if there is nothing of that.
     #[cold]
     fn make_space(&self, fs: &Filesystem) -> Result<bool, Error> {
+        let has_released = fs.open_inodes().release_ahead(fs.superblock());
         let mut state = self.lock();
         let before = state.excluded.blocks();
         state.release(|inode| fs.open_inodes().is_busy(inode));
@@ -114,7 +115,7 @@ impl Journal {
         };
         let are_left = frees(&state.running) || state.committing.as_deref().is_some_and(frees);
         if !are_left {
-            return Ok(state.excluded.blocks() < before);
+            return Ok(has_released || state.excluded.blocks() < before);
         }
         drop(state);
         self.sync(fs)?;
@@ -190,6 +191,19 @@ impl Journal {
             true => Ok(()),
             false => Err(Error::NoSpace),
         }
+    }
+
+    /// Reserves blocks ahead for a file that grows, if many are free.
+    pub(crate) fn reserve_ahead(
+        &self,
+        fs: &Filesystem,
+        delayed: &Mutex<Delayed>,
+        range: Range<u64>,
+        map_number: u64,
+    ) {
+        let state = self.lock();
+        let mut delayed = delayed.lock().unwrap_or_else(PoisonError::into_inner);
+        delayed.reserve_ahead(fs.superblock(), range, map_number, state.available());
     }
 
     /// Commits the running transaction if it has become too large for more changes.

@@ -51,7 +51,11 @@ fn all_inodes_can_be_used_and_freed() {
         let mut numbers: Vec<_> = files.iter().map(|file| file.inode().number()).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        assert_eq!((numbers.len(), numbers[0] > InodeNumber::from(10)), (files.len(), true), "{name}");
+        assert_eq!(
+            (numbers.len(), numbers[0] > InodeNumber::from(10)),
+            (files.len(), true),
+            "{name}"
+        );
         for file in files.iter().step_by(50) {
             fs.write_at(file.inode().number(), 5000, b"text").unwrap();
             let inode = fs.inode(file.inode().number()).unwrap();

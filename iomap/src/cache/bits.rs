@@ -24,12 +24,24 @@ impl BlockSet {
     }
 
     /// Adds blocks, and returns the number of those that were not in the set.
+    #[inline]
     pub(super) fn insert(&mut self, range: Range<u32>) -> u32 {
+        // Most writes are of one block.
+        if range.start.wrapping_add(1) != range.end || range.end > self.blocks {
+            return self.insert_many(range);
+        }
+        let Some(word) = self.words.get_mut((range.start / BITS) as usize) else { return 0 };
+        let new = u32::from(*word >> (range.start % BITS) & 1 == 0);
+        *word |= 1 << (range.start % BITS);
+        self.members += new;
+        new
+    }
+
+    fn insert_many(&mut self, range: Range<u32>) -> u32 {
         let new = self.change(range, |word, mask| {
             let new = mask & !*word;
             *word |= mask;
-            // Counting the bits of a word takes 15 instructions, which a single block need not.
-            if new.is_power_of_two() { 1 } else { new.count_ones() }
+            new.count_ones()
         });
         self.members += new;
         new

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::memory::borrowed::Source;
 
 /// Most bytes of a folio for a small write at the end of a file.
-const APPEND_BYTES: u64 = 256 << 10;
+const APPEND_BYTES: u64 = 512 << 10;
 
 /// The holder of the inode lock of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl<M: Mapper> FileCache<M> {
         let (len, op) = (source.len(), operation(flags));
         let nofault = flags.contains(IoFlags::NOFAULT);
         let volatile = self.state.volatile();
-        if len > 0 {
+        if len > 0 && pos > self.state.size() {
             self.zero_tail(pos, lock).await?;
         }
         let mut done = 0;
@@ -179,7 +179,9 @@ impl<M: Mapper> FileCache<M> {
         recent: &mut Option<Arc<Folio>>,
         copy: impl FnOnce(&mut [u8]) -> usize,
     ) -> Result<usize, ErrorOf<M>> {
-        self.throttle().await?;
+        if self.is_half_dirty() {
+            self.throttle().await?;
+        }
         let Some(folio) = self.folio_at(at, recent) else {
             *recent = self.add_folio(at, self.wanted(at, left)).await?;
             return Ok(0);
@@ -300,13 +302,12 @@ impl<M: Mapper> FileCache<M> {
         }
     }
 
-    /// Writes dirty data back while more than half of the cache is dirty.
+    /// Writes dirty data back, because more than half of the cache is dirty.
+    #[cold]
     async fn throttle(&self) -> Result<(), ErrorOf<M>> {
+        self.clean_range(0..u64::MAX).await?;
         if self.is_half_dirty() {
-            self.clean_range(0..u64::MAX).await?;
-            if self.is_half_dirty() {
-                self.pool.clean_files().await;
-            }
+            self.pool.clean_files().await;
         }
         Ok(())
     }

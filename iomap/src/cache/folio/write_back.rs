@@ -96,7 +96,15 @@ impl Folio {
 impl State {
     /// Ends a write if its commands have all ended. Memory that the device may still read stays
     /// frozen.
+    #[inline]
     pub(super) fn end_write(&mut self) {
+        if matches!(self.memory, Memory::Writing { commands: 0, .. }) {
+            self.thaw();
+        }
+    }
+
+    #[cold]
+    fn thaw(&mut self) {
         self.memory = match std::mem::replace(&mut self.memory, Memory::Gone) {
             Memory::Writing { frozen, commands: 0 } => match frozen.thaw() {
                 Ok(buf) => Memory::Idle(buf),
