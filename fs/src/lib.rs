@@ -106,6 +106,7 @@ pub use blocks::queue_device::QueueDevice;
 pub use blocks::queue_source::QueueSource;
 pub use blocks::source::{BlockSource, ReadRange, SourceError};
 pub use change::JournaledFilesystem;
+pub use change::create::SpecialFile;
 pub use change::file::JournaledFile;
 pub use change::new_inode::NewFile;
 pub use change::rename::RenameMode;

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use crate::alloc;
 use crate::change::JournaledFilesystem;
 use crate::change::extents::Tree;
+use crate::change::names::check_map;
 use crate::change::orphans::{Entry, ORPHANS_MAX};
 use crate::change::space::{EXTENTS_MAX, free};
 use crate::change::time::now;
@@ -74,9 +75,8 @@ fn orphan(fs: &Filesystem, number: InodeNumber, entry: Entry) -> Result<Orphan, 
     let has_links = inode.links() > 0;
     let wrong = InodeFlags::IMMUTABLE.union(InodeFlags::APPEND).union(InodeFlags::VERITY);
     let flags = inode.flags();
-    let has_extents = flags.contains(InodeFlags::EXTENTS) || inode.blocks_512() == 0;
     let can_truncate = inode.is_file() && !flags.intersects(wrong);
-    match has_extents && (can_truncate || !has_links) {
+    match check_map(superblock, &inode).is_ok() && (can_truncate || !has_links) {
         true => Ok(Orphan { number, entry, has_links }),
         false => Err(Error::NotWritable(NotWritable::HasOrphans)),
     }

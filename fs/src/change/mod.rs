@@ -3,7 +3,7 @@
 mod acl;
 pub(crate) mod attributes;
 mod cleanup;
-mod create;
+pub(crate) mod create;
 pub(crate) mod delayed;
 pub(crate) mod directory;
 pub(crate) mod extents;
@@ -22,6 +22,7 @@ mod replay;
 pub(crate) mod space;
 pub(crate) mod superblock;
 pub(crate) mod time;
+mod unlink;
 pub(crate) mod write;
 pub(crate) mod xattr;
 mod xattr_store;

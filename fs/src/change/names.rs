@@ -123,7 +123,7 @@ pub(super) fn drop_link(handle: &mut Handle<'_>, inode: &mut Inode) -> Result<bo
 }
 
 /// Rejects an inode whose blocks cannot be freed, because it has block pointers.
-fn check_map(superblock: &Superblock, inode: &Inode) -> Result<(), Error> {
+pub(super) fn check_map(superblock: &Superblock, inode: &Inode) -> Result<(), Error> {
     let has_map = match inode.kind() {
         FileType::Regular | FileType::Directory => inode.blocks_512() > 0,
         FileType::Symlink => !inode.is_fast_symlink(superblock),

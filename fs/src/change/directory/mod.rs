@@ -81,6 +81,8 @@ fn check(handle: &Handle<'_>, inode: &Inode) -> Result<(), Error> {
     let flags = inode.flags();
     let has_index = handle.superblock().compat.contains(CompatFeatures::DIR_INDEX);
     match () {
+        // A directory that was removed while it is open gets no names.
+        () if inode.links() == 0 => Err(Error::InodeNotInUse { inode: number }),
         () if !inode.is_dir() => Err(Error::NotADirectory { subject: Subject::Inode(number) }),
         () if flags.contains(InodeFlags::ENCRYPT) => unsupported(Unsupported::Encrypted),
         () if flags.contains(InodeFlags::CASEFOLD) => unsupported(Unsupported::CaseFolded),
@@ -111,7 +113,6 @@ impl<'d, 'h> Directory<'d, 'h> {
     }
 
     /// Gives the new directory `inode`, which has no blocks, its first one, with the entries "." and "..".
-    #[expect(dead_code, reason = "for mkdir")]
     pub(crate) fn create(
         handle: &'d mut Handle<'h>,
         zone: &'d SystemZone,
