@@ -92,16 +92,12 @@ impl JournaledFilesystem {
         if target.is_empty() || target.contains(&0) {
             return Err(Error::InvalidName { name: target.into() });
         }
-        // A zero byte follows.
-        if as_u64(target.len()) >= self.superblock().bytes(1) {
-            return Err(Error::NameTooLong { length: target.len() });
-        }
         let new = NewFile { permissions: 0o777, ..new };
-        let fill = |handle: &mut Handle<'_>, zone: &SystemZone, inode: &mut Inode| {
-            match inode.set_short_target(target) {
-                true => Ok(()),
-                false => write_target(handle, zone, inode, target),
-            }
+        let fill = |handle: &mut Handle<'_>, zone: &SystemZone, inode: &mut Inode| match inode
+            .set_short_target(target)
+        {
+            true => Ok(()),
+            false => write_target(handle, zone, inode, target),
         };
         self.create(parent.into(), name.as_ref(), FileType::Symlink, new, fill)
     }
@@ -222,6 +218,10 @@ fn write_target(
     target: &[u8],
 ) -> Result<(), Stop> {
     let superblock = handle.superblock();
+    // A zero byte follows.
+    if as_u64(target.len()) >= superblock.bytes(1) {
+        return Err(Error::NameTooLong { length: target.len() }.into());
+    }
     let mut tree = Tree { handle, zone, inode, is_changed: false };
     let request = Request { goal: goal(&tree, 0)?, count: 1, window: 0, owner: None };
     let run = alloc::allocate(tree.handle, tree.zone, request)?;

@@ -132,7 +132,7 @@ use crate::number::InodeNumber;
 /// use std::fs::File;
 /// use std::io::ErrorKind;
 ///
-/// use nvio_ext4::{JournaledFilesystem, Options, RenameMode};
+/// use nvio_ext4::{JournaledFilesystem, NewFile, Options, RenameMode, SpecialFile};
 ///
 /// let device = File::options().read(true).write(true).open(&image)?;
 /// let fs = JournaledFilesystem::open(device, Options::default())?;
@@ -150,6 +150,19 @@ use crate::number::InodeNumber;
 /// let error = fs.rename(root, "hello.txt", root, "link", RenameMode::NoReplace).unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::AlreadyExists);
 /// assert_eq!(fs.hard_link(file, root, "..").unwrap_err().kind(), ErrorKind::InvalidInput);
+///
+/// let new = NewFile { uid: 1000, gid: 1000, ..NewFile::with_permissions(0o750) };
+/// let directory = fs.create_dir(root, "directory", new)?.number();
+/// let inode = fs.create_file(directory, "file", new)?;
+/// fs.write_at(inode.number(), 0, b"contents")?;
+/// fs.create_symlink("file", directory, "link", new)?;
+/// fs.create_special(SpecialFile::Fifo, directory, "pipe", new)?;
+/// assert_eq!(fs.lookup("/directory/link")?.size(), 8);
+/// assert_eq!(fs.remove_dir(root, "directory").unwrap_err().kind(), ErrorKind::DirectoryNotEmpty);
+/// for name in ["file", "link", "pipe"] {
+///     fs.remove_file(directory, name)?;
+/// }
+/// fs.remove_dir(root, "directory")?;
 /// fs.close()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

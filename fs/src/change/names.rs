@@ -47,14 +47,14 @@ impl JournaledFilesystem {
         self.journal().change(self, |handle| {
             let mut directory = handle.inode(parent)?;
             self.check(&directory)?;
-            let mut inode = handle.inode(number)?;
-            self.check_link(&directory, &inode)?;
-            let kind = inode.kind();
             let mut entries = Directory::new(handle, self.zone(), &mut directory, time)?;
             if entries.find(name)?.is_some() {
                 return Err(Error::AlreadyExists { name: name.into() }.into());
             }
-            entries.add(name, number, kind)?;
+            let mut inode = handle.inode(number)?;
+            self.check_link(&directory, &inode)?;
+            let mut entries = Directory::new(handle, self.zone(), &mut directory, time)?;
+            entries.add(name, number, inode.kind())?;
             handle.set_inode(directory)?;
             inode.set_links(u16::try_from(inode.links().saturating_add(1)).unwrap_or(u16::MAX));
             inode.set_ctime(time);
@@ -69,6 +69,10 @@ impl JournaledFilesystem {
         let number = inode.number();
         if inode.is_dir() {
             return Err(Error::Protected { inode: number, why: Protected::Directory });
+        }
+        // A name that was removed does not come back.
+        if inode.links() == 0 {
+            return Err(Error::InodeNotInUse { inode: number });
         }
         self.check(inode)?;
         check_project(directory, inode)?;

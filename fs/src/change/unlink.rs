@@ -45,7 +45,9 @@ impl JournaledFilesystem {
         name: impl AsRef<[u8]>,
     ) -> Result<(), Error> {
         let time = now();
-        self.remove(parent.into(), name.as_ref(), |handle, inode| self.check_empty(handle, inode, time))
+        self.remove(parent.into(), name.as_ref(), |handle, inode| {
+            self.check_empty(handle, inode, time)
+        })
     }
 
     /// Rejects an inode that is not an empty directory.

@@ -146,7 +146,7 @@ impl State {
         }
         self.running.add_pending(changes);
         self.version = self.version.wrapping_add(1);
-        if changes.inodes.iter().any(Inode::is_dir) || !changes.gone.is_empty() {
+        if changes.inodes.iter().any(|inode| inode.is_dir() || inode.links() == 0) {
             self.names_version = self.names_version.wrapping_add(1);
         }
     }

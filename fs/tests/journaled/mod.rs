@@ -23,6 +23,7 @@ mod recorder;
 mod recovery;
 mod renames;
 mod space;
+mod trees;
 mod turns;
 mod twins;
 mod unnamed;

@@ -403,12 +403,20 @@ fn a_file_that_is_open_when_it_is_replaced() {
     fs.rename(parent, "link", root, "moved", RenameMode::Replace).unwrap();
     fs.rename(root, "moved", parent, "file-0", RenameMode::Replace).unwrap();
     assert_eq!(fs.lookup_no_follow("/directory-0/file-0").unwrap().number(), new.number());
-    assert!(matches!(fs.inode(old.number()), Err(Error::InodeNotInUse { .. })));
+    // It can be used while it is open, and a loss of power frees it.
+    fs.write_at(old.number(), 0, b"without a name").unwrap();
+    assert_eq!(fs.inode(old.number()).unwrap().links(), 0);
+    fs.sync().unwrap();
+    let crashed = Recorder::new(device.bytes());
+    let after = open(&crashed);
+    assert_eq!(after.statfs().unwrap().free_files, free + 1);
+    after.close().unwrap();
+    check(dir.path(), &crashed.bytes());
     assert_eq!(fs.statfs().unwrap().free_files, free);
-    assert!(fs.hard_link(old.number(), root, "again").is_err());
+    let error = fs.hard_link(old.number(), root, "again").unwrap_err();
+    assert!(matches!(error, Error::InodeNotInUse { .. }), "{error}");
     drop(file);
-    fs.close().unwrap();
-    let fs = open(&device);
+    assert!(matches!(fs.inode(old.number()), Err(Error::InodeNotInUse { .. })));
     assert_eq!(fs.statfs().unwrap().free_files, free + 1);
     fs.close().unwrap();
     check(dir.path(), &device.bytes());
