@@ -54,24 +54,22 @@ pub(super) fn set_permissions(
 }
 
 /// Returns the mode of a new file or directory in `parent` that is created with `mode`, and the
-/// attributes that it inherits. Without a default list in `parent`, the mode is as it was, to which the
-/// caller's umask then applies.
-#[cfg_attr(not(test), expect(dead_code, reason = "for new files"))]
+/// attributes that it inherits; `None` without a default list in `parent`, with which the umask applies.
 pub(crate) fn inherit_acl(
     handle: &Handle<'_>,
     zone: &SystemZone,
     parent: &Inode,
     mode: u16,
-) -> Result<(u16, Vec<Attribute>), Stop> {
+) -> Result<Option<(u16, Vec<Attribute>)>, Stop> {
     const KIND: u16 = 0o170_000;
     const DIRECTORY: u16 = 0o040_000;
     const SYMLINK: u16 = 0o120_000;
     if !parent.may_have_attributes() || mode & KIND == SYMLINK {
-        return Ok((mode, Vec::new()));
+        return Ok(None);
     }
     let attributes = Attributes::load(handle, zone, parent)?;
     let Some(default) = stored(&attributes, parent, name::ACL_DEFAULT)? else {
-        return Ok((mode, Vec::new()));
+        return Ok(None);
     };
     let mut inherited = Vec::new();
     if mode & KIND == DIRECTORY {
@@ -82,14 +80,13 @@ pub(crate) fn inherit_acl(
     if !list.mode().1 {
         inherited.push(attribute(name::ACL_ACCESS, &list));
     }
-    Ok((mode, inherited))
+    Ok(Some((mode, inherited)))
 }
 
 /// Stores the attributes of a new inode, which has none yet and is in its place.
 ///
 /// # Errors
 /// [`Error::NoSpace`], [`Error::BadAttribute`] if there is no room for them.
-#[cfg_attr(not(test), expect(dead_code, reason = "for new files"))]
 pub(crate) fn set_inherited(
     handle: &mut Handle<'_>,
     zone: &SystemZone,
@@ -192,7 +189,7 @@ mod tests {
         let inherit = |mode| {
             journal.change(&fs, |handle| inherit_acl(handle, fs.zone(), &plain, mode)).unwrap()
         };
-        assert_eq!(inherit(0o100_666), (0o100_666, Vec::new()));
+        assert_eq!(inherit(0o100_666), None);
         fs.close().unwrap();
         run("e2fsck", &["-fn", image]);
     }
@@ -203,7 +200,8 @@ mod tests {
         let (parent, theirs) = (fs.lookup(parent).unwrap(), fs.lookup(name).unwrap());
         let empty = fs.lookup([name.rsplit_once('/').unwrap().0, "/empty"].concat()).unwrap();
         let change = |handle: &mut Handle<'_>| {
-            let (mode, inherited) = inherit_acl(handle, fs.zone(), &parent, mode)?;
+            let inherited = inherit_acl(handle, fs.zone(), &parent, mode)?;
+            let (mode, inherited) = inherited.unwrap_or_default();
             let mut inode = handle.inode(empty.number())?;
             set_inherited(handle, fs.zone(), &mut inode, &inherited)?;
             Ok((mode, inherited.len()))

@@ -151,9 +151,9 @@ impl JournaledFilesystem {
                 return Err(Error::AlreadyExists { name: name.into() }.into());
             }
             let links = if kind == FileType::Directory { 2 } else { 1 };
-            let (mut inode, bytes) = creation.allocate(handle, &directory, links)?;
-            fill(handle, self.zone(), &mut inode)?;
-            handle.create_inode(inode.clone(), &bytes)?;
+            let mut new = creation.allocate(handle, self.zone(), &directory, links)?;
+            fill(handle, self.zone(), &mut new.inode)?;
+            let inode = new.store(handle, self.zone())?;
             let mut entries = Directory::new(handle, self.zone(), &mut directory, time)?;
             entries.add(name, inode.number(), kind)?;
             if inode.is_dir() {
@@ -198,8 +198,8 @@ impl JournaledFilesystem {
         let (inode, _open) = self.journal().change(self, |handle| {
             let parent = handle.inode(directory)?;
             self.check_directory(&parent)?;
-            let (inode, bytes) = creation.allocate(handle, &parent, 0)?;
-            handle.create_inode(inode.clone(), &bytes)?;
+            let new = creation.allocate(handle, self.zone(), &parent, 0)?;
+            let inode = new.store(handle, self.zone())?;
             orphans::add(handle, inode.number())?;
             // Another thread would free the inode before it is open.
             let open = self.open_inodes().open(inode.number());

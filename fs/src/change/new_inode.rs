@@ -5,7 +5,9 @@ use std::hash::{BuildHasher, Hasher};
 
 use crate::alloc::inodes::{self, Wanted};
 use crate::change::JournaledFilesystem;
+use crate::change::acl::{inherit_acl, set_inherited};
 use crate::error::{Error, Subject, Unsupported};
+use crate::file::system_zone::SystemZone;
 use crate::format::features::IncompatFeatures;
 use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
@@ -14,6 +16,7 @@ use crate::format::inode_flags::InodeFlags;
 use crate::format::time::Timestamp;
 use crate::journal::handle::{Handle, Stop};
 use crate::number::InodeNumber;
+use crate::xattr::area::Attribute;
 
 /// `S_ISGID` of a directory: what is created there belongs to its group.
 const SET_GROUP: u16 = 0o2000;
@@ -50,6 +53,9 @@ const INHERITED_BY_OTHERS: InodeFlags = InodeFlags::NODUMP.union(InodeFlags::NOA
 pub struct NewFile {
     /// Lower twelve bits of the mode.
     pub permissions: u16,
+    /// Permissions that the file does not get, unless its directory has a default access control list,
+    /// which decides then.
+    pub umask: u16,
     /// User id of the owner.
     pub uid: u32,
     /// Group id, if the directory does not have the set-group-id bit, with which files in it get its
@@ -62,7 +68,7 @@ impl NewFile {
     ///
     /// See the [example](Self#examples).
     pub fn with_permissions(permissions: u16) -> Self {
-        Self { permissions, uid: 0, gid: 0 }
+        Self { permissions, ..Self::default() }
     }
 }
 
@@ -75,6 +81,23 @@ pub(super) struct Creation {
     pub time: Timestamp,
 }
 
+/// An inode that was allocated.
+pub(super) struct New {
+    pub inode: Inode,
+    bytes: Vec<u8>,
+    inherited: Vec<Attribute>,
+}
+
+impl New {
+    /// Stores the inode, with the attributes that it inherits, and returns it.
+    pub(super) fn store(self, handle: &mut Handle<'_>, zone: &SystemZone) -> Result<Inode, Stop> {
+        let Self { mut inode, bytes, inherited } = self;
+        handle.create_inode(inode.clone(), &bytes)?;
+        set_inherited(handle, zone, &mut inode, &inherited)?;
+        Ok(inode)
+    }
+}
+
 impl Creation {
     pub(super) fn new(kind: FileType, new: NewFile, time: Timestamp) -> Self {
         // The standard library has random keys for its hash maps.
@@ -84,13 +107,14 @@ impl Creation {
     }
 
     /// Allocates the inode in a change, with `links` names. The caller stores it, with
-    /// [`Handle::create_inode`].
+    /// [`New::store`].
     pub(super) fn allocate(
         &self,
         handle: &mut Handle<'_>,
+        zone: &SystemZone,
         directory: &Inode,
         links: u16,
-    ) -> Result<(Inode, Vec<u8>), Stop> {
+    ) -> Result<New, Stop> {
         let superblock = handle.superblock();
         let wanted = match self.kind {
             FileType::Directory if is_top(directory) => Wanted::TopDirectory,
@@ -100,7 +124,10 @@ impl Creation {
         let number = inodes::allocate(handle, directory.number(), wanted)?;
         let of_parent = directory.permissions() & SET_GROUP;
         let is_dir = self.kind == FileType::Directory;
-        let mode = self.kind.mode() | self.new.permissions & 0o7777;
+        let NewFile { permissions, umask, .. } = self.new;
+        let asked = self.kind.mode() | permissions & 0o7777;
+        let inherited = inherit_acl(handle, zone, directory, asked)?;
+        let (mode, inherited) = inherited.unwrap_or((asked & !(umask & 0o777), Vec::new()));
         let fields = Fields {
             number,
             mode: if is_dir { mode | of_parent } else { mode },
@@ -113,7 +140,8 @@ impl Creation {
             project: project(directory),
         };
         handle.changes.is_fast = false;
-        Ok(fields.build(superblock)?)
+        let (inode, bytes) = fields.build(superblock)?;
+        Ok(New { inode, bytes, inherited })
     }
 
     /// Returns the flags of the new inode.

@@ -7,7 +7,6 @@ use crate::alloc::windows::Windows;
 use crate::blocks::block_cache::Block;
 use crate::change::delayed::Reserved;
 use crate::error::Error;
-use crate::format::inode::Inode;
 use crate::journal::changes::Changes;
 use crate::journal::fast_commit::Pending;
 use crate::journal::runs::RunSet;
