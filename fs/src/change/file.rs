@@ -100,7 +100,7 @@ impl JournaledFilesystem {
         // The inode is not freed while it is open, but it may have been before.
         let number = inode.number();
         let now = match self.journal().read(self, |handle| handle.inode(number)) {
-            // Nothing is freed any more.
+            // No inode is freed any more.
             Err(Error::Closed | Error::JournalAborted) => self.inode(number),
             now => now,
         }?;
