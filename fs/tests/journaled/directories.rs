@@ -13,7 +13,7 @@ use nvio_ext4::{
 };
 use nvio_testkit::random::Rng;
 
-use super::recorder::Recorder;
+use super::recorder::{Recorder, cut_disks};
 use super::{check, open};
 use crate::common::{self, Mount, mke2fs};
 
@@ -477,5 +477,49 @@ fn each_number_of_free_blocks() {
         assert!(failures > 150 && sizes.len() > 150, "{failures}, {}", sizes.len());
         fs.close().unwrap();
         common::assert_clean(&image.path);
+    }
+}
+
+#[test]
+fn every_cut_while_a_directory_grows() {
+    let dir = tempfile::tempdir().unwrap();
+    for options in ["-t ext4 -b 1024 -J size=1", "-t ext4 -b 1024 -J size=1 -O ^metadata_csum"] {
+        let image = Image::new(dir.path(), "8M", options);
+        let base = fs::read(&image.path).unwrap();
+        let device = Recorder::new(base.clone());
+        let fs = open(&device);
+        let [file, directory] = ["/a", "/d"].map(|path| fs.lookup(path).unwrap().number());
+        let name = |at: usize| format!("{at:0>170}").into_bytes();
+        // The number of names that were durable after so many calls.
+        let mut durable = vec![(0, 0)];
+        for at in 0..1000 {
+            fs.hard_link(file, directory, name(at)).unwrap();
+            if at % 23 == 0 {
+                fs.sync_inode(directory).unwrap();
+                durable.push((at + 1, device.calls()));
+            }
+        }
+        assert!(fs.inode(directory).unwrap().size() > 200_000);
+        let events = device.events();
+        drop(fs);
+        let (mut found, mut random) = (BTreeSet::new(), Rng::new(31));
+        cut_disks(&base.into(), &events, &mut random, 1, |at, disk| {
+            let device = Recorder::new(disk);
+            let fs = open(&device);
+            let count = listed(&fs, "d").len();
+            let least = durable.iter().rfind(|&&(_, calls)| calls <= at).unwrap().0;
+            assert!(count >= least, "{count} of {least} names that were durable");
+            assert_eq!(fs.lookup("/a").unwrap().links() as usize, count + 1);
+            for at in 0..count {
+                let path = [b"/d/", &*name(at)].concat();
+                assert_eq!(fs.lookup(path).unwrap().number(), file);
+            }
+            // The recovered directory can be changed.
+            fs.hard_link(file, directory, name(count)).unwrap();
+            fs.close().unwrap();
+            check(dir.path(), &device.bytes());
+            found.insert(count);
+        });
+        assert!(found.len() > 30, "{found:?}");
     }
 }

@@ -421,3 +421,60 @@ fn a_file_that_is_open_when_it_is_replaced() {
     fs.close().unwrap();
     check(dir.path(), &device.bytes());
 }
+
+/// The log has copies of the blocks of a directory that is freed, and a file gets the blocks.
+#[test]
+fn freed_directories_are_not_replayed_over_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = image(dir.path(), "-t ext4 -b 1024 -J size=1", 3);
+    let device = Recorder::new(fs::read(image).unwrap());
+    let fs = open(&device);
+    let root = fs.root().unwrap().number();
+    let [file, parent] =
+        ["/directory-0/file-0", "/directory-0"].map(|path| fs.lookup(path).unwrap().number());
+    // "lost+found" is an empty directory.
+    let full = fs.lookup("/lost+found").unwrap();
+    let name = |at: usize| format!("{at:0>170}");
+    for at in 0..60 {
+        fs.hard_link(file, full.number(), name(at)).unwrap();
+    }
+    fs.sync().unwrap();
+    for at in 0..60 {
+        fs.rename(full.number(), name(at), root, name(at), RenameMode::Replace).unwrap();
+    }
+    fs.sync().unwrap();
+    // An empty directory replaces it.
+    let full = full.number();
+    let moved = fs.lookup("/directory-0/directory-1");
+    let moved = moved.or_else(|_| fs.lookup("/directory-1")).unwrap().number();
+    let mut names = Vec::new();
+    for entry in fs.read_dir(&fs.inode(moved).unwrap()).unwrap() {
+        names.push(entry.unwrap().name);
+    }
+    for (at, name) in names.iter().enumerate() {
+        fs.rename(moved, name, root, format!("moved-{at}"), RenameMode::NoReplace).unwrap();
+    }
+    let place = [parent, root].into_iter().find(|&parent| {
+        fs.rename(parent, "directory-1", root, "lost+found", RenameMode::Replace).is_ok()
+    });
+    assert!(place.is_some());
+    assert!(matches!(fs.inode(full), Err(Error::InodeNotInUse { .. })));
+    fs.sync().unwrap();
+    // A file gets all blocks.
+    let data = vec![0xa5; 64 << 10];
+    let mut size = 0;
+    while fs.write_at(file, size, &data).is_ok() {
+        size += data.len() as u64;
+    }
+    let size = fs.lookup(format!("/{}", name(0))).unwrap().size();
+    fs.sync().unwrap();
+    let crashed = Recorder::new(device.disk());
+    drop(fs);
+    let fs = open(&crashed);
+    let inode = fs.lookup(format!("/{}", name(0))).unwrap();
+    assert_eq!(inode.size(), size);
+    let contents = common::read_file(&fs, &crashed, &inode);
+    assert!(contents.iter().all(|&byte| byte == 0xa5), "old blocks of a directory in a file");
+    fs.close().unwrap();
+    check(dir.path(), &crashed.bytes());
+}
