@@ -3,10 +3,10 @@
 
 use zerocopy::FromBytes;
 
-use crate::change::superblock::seal;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::features::{CompatFeatures, RoCompatFeatures};
 use crate::format::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::format::superblock_seal::seal;
 use crate::journal::handle::{Handle, Stop};
 use crate::number::{PhysicalBlock, as_usize};
 

@@ -15,6 +15,7 @@ use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
 use crate::format::superblock::Superblock;
+use crate::format::superblock_seal;
 use crate::journal::Journal;
 use crate::journal::log::Log;
 use crate::journal::sink::Sink;
@@ -188,7 +189,11 @@ fn write_home(sink: &Sink, fs: &Filesystem, overlay: &Overlay) -> Result<(), Err
         for (&number, block) in run.iter().zip(bytes.chunks_mut(size)) {
             overlay.read(number, block)?;
             if number == superblock.superblock_block() {
-                superblock::keep_checksum(superblock, &fs.metadata().block_now(number)?, block);
+                superblock_seal::keep_checksum(
+                    superblock,
+                    &fs.metadata().block_now(number)?,
+                    block,
+                );
             }
         }
         let offset = run.first().map_or(0, |&number| superblock.address(number));

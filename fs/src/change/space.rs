@@ -83,14 +83,15 @@ impl JournaledFilesystem {
     ) -> Result<T, Error> {
         let lock = self.lock(number);
         // No thread opens the file in a cache while the inode is locked.
-        match self.open_inodes().cached_data(number) {
+        let result = match self.open_inodes().cached_data(number) {
             None => change(None),
             Some(cached) => {
                 // The cache locks the file first, and then the inode.
                 drop(lock);
                 change(Some(&*cached))
             }
-        }
+        };
+        self.journal().recorded(self, result)
     }
 
     /// Allocates blocks, as [`allocate`](Self::allocate); the inode is locked.

@@ -14,6 +14,7 @@
 //! a second one, [`Journal::log`], is held by the thread that commits.
 
 pub(crate) mod changes;
+mod errors;
 pub(crate) mod fast_commit;
 pub(crate) mod handle;
 pub(crate) mod log;
@@ -31,9 +32,13 @@ use crate::blocks::block_cache::Block;
 use crate::blocks::device::WriteRange;
 use crate::blocks::newer::Newer;
 use crate::change::delayed::{Delayed, Reserved};
+use crate::change::time::now;
 use crate::error::Error;
 use crate::filesystem::Filesystem;
+use crate::format::corrupt::Corrupt;
+use crate::format::error_fields::ErrorFields;
 use crate::journal::changes::Changes;
+use crate::journal::errors::Errors;
 use crate::journal::fast_commit::Pending;
 use crate::journal::handle::{Handle, Stop};
 use crate::journal::log::Log;
@@ -53,6 +58,7 @@ pub(crate) struct Journal {
     state: Mutex<State>,
     /// The log, for the thread that commits or makes a checkpoint.
     log: LogLock,
+    errors: Errors,
     /// Maximum number of blocks in a transaction: a quarter of the log, so that a commit needs at
     /// most one checkpoint.
     limit: usize,
@@ -64,7 +70,7 @@ impl Journal {
     pub(crate) fn new(sink: Sink, log: Log, tid: u32, free: u64, reserved: Reserved) -> Self {
         let limit = usize::try_from(log.length() >> 2).unwrap_or(usize::MAX);
         let (state, log) = (Mutex::new(State::new(tid, free, reserved)), LogLock::new(log));
-        Self { sink, state, log, limit }
+        Self { sink, state, log, errors: Errors::default(), limit }
     }
 
     /// Lets one transaction have most of the blocks of the log.
@@ -96,9 +102,39 @@ impl Journal {
                 Ok((value, std::mem::take(&mut handle.changes)))
             })
         };
-        match attempt() {
+        let result = match attempt() {
             Err(Error::NoSpace | Error::NoInodes) if self.make_space(fs)? => attempt(),
             result => result,
+        };
+        self.recorded(fs, result)
+    }
+
+    /// Returns the result of a change. Damage that it has met is recorded in the superblock, if it is the
+    /// first of the session.
+    pub(crate) fn recorded<T>(
+        &self,
+        fs: &Filesystem,
+        result: Result<T, Error>,
+    ) -> Result<T, Error> {
+        if let Err(Error::Corrupt(damage)) = &result {
+            self.record_damage(fs, damage);
+        }
+        result
+    }
+
+    #[cold]
+    fn record_damage(&self, fs: &Filesystem, damage: &Corrupt) {
+        if !self.errors.are_wanted() {
+            return;
+        }
+        ::log::error!("{damage}: run e2fsck");
+        // A close has the log until the superblock has been written the last time.
+        let Ok(Some(_log)) = self.log.lock(&self.state, |state| Ok(state.is_closed)) else {
+            return;
+        };
+        let fields = ErrorFields::of_damage(damage, now());
+        if let Err(error) = self.errors.record(fs, &self.sink, &fields) {
+            ::log::warn!("the superblock cannot record the damage: {error}");
         }
     }
 
@@ -285,7 +321,7 @@ impl Journal {
                 Ok(())
             }
             Err(error) => {
-                self.abort(log, transaction.tid);
+                self.abort(fs, log, transaction.tid);
                 Err(error)
             }
         }
@@ -333,7 +369,7 @@ impl Journal {
                 Ok(true)
             }
             Err(error) => {
-                self.abort(log, tid);
+                self.abort(fs, log, tid);
                 Err(error)
             }
         }
@@ -345,6 +381,9 @@ impl Journal {
         let committed = self.lock().committed.clone();
         let mut blocks: Vec<(PhysicalBlock, Block)> = committed.into_iter().collect();
         blocks.sort_unstable_by_key(|&(number, _)| number);
+        for (number, block) in &mut blocks {
+            self.errors.keep(fs, *number, block)?;
+        }
         let superblock = fs.superblock();
         let runs = blocks.chunk_by(|(a, _), (b, _)| a.checked_add(1) == Some(*b));
         let runs: Vec<(u64, Vec<u8>)> = runs
@@ -368,11 +407,14 @@ impl Journal {
     }
 
     /// Stops all changes after a failed write: recovery must find the log as it is.
-    fn abort(&self, log: &mut Log, tid: u32) {
+    fn abort(&self, fs: &Filesystem, log: &mut Log, tid: u32) {
         self.lock().is_aborted = true;
         ::log::error!("transaction {tid} could not be written: nothing can be changed any more");
         if let Err(error) = log.record_error(&self.sink, EIO) {
             ::log::warn!("the journal's superblock cannot tell of the error: {error}");
+        }
+        if let Err(error) = self.errors.record(fs, &self.sink, &ErrorFields::of_log(now())) {
+            ::log::warn!("the superblock cannot record the error: {error}");
         }
     }
 
@@ -381,8 +423,9 @@ impl Journal {
         &self,
         fs: &Filesystem,
         number: PhysicalBlock,
-        block: Block,
+        mut block: Block,
     ) -> Result<(), Error> {
+        self.errors.keep(fs, number, &mut block)?;
         let offset = fs.superblock().address(number);
         self.sink.write(&[WriteRange { offset, bytes: &block }], true)?;
         fs.metadata().replace(number, block);
@@ -403,6 +446,7 @@ impl Journal {
     pub(crate) fn start(&self) -> Result<(), Error> {
         let tid = self.lock().running.tid;
         let Some(mut log) = self.lock_log()? else { return Ok(()) };
+        self.errors.start();
         log.restart(&self.sink, tid)
     }
 

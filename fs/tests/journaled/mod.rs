@@ -7,6 +7,7 @@ mod concurrent_names;
 mod crash;
 mod damaged_names;
 mod directories;
+mod error_record;
 mod errors;
 mod fast_commit;
 mod fast_replay;

@@ -76,11 +76,14 @@ struct State {
     events: Vec<Event>,
     /// The number of calls after which all fail.
     fails_after: Option<usize>,
+    /// The next call fails, and those after it do not.
+    fails_once: bool,
 }
 
 impl Recorder {
     pub fn new(disk: impl Into<Disk>) -> Self {
-        let state = State { disk: disk.into(), events: Vec::new(), fails_after: None };
+        let state =
+            State { disk: disk.into(), events: Vec::new(), fails_after: None, fails_once: false };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -88,6 +91,11 @@ impl Recorder {
     pub fn fail_after(&self, calls: usize) {
         let mut state = self.state.lock().unwrap();
         state.fails_after = Some(state.events.len() + calls);
+    }
+
+    /// Lets the next call fail.
+    pub fn fail_once(&self) {
+        self.state.lock().unwrap().fails_once = true;
     }
 
     pub fn bytes(&self) -> Vec<u8> {
@@ -103,13 +111,28 @@ impl Recorder {
         self.state.lock().unwrap().events.len()
     }
 
+    /// Returns the number of calls without those that replace the block of the superblock alone: errors
+    /// are recorded there.
+    pub fn calls_but_of_superblock(&self) -> usize {
+        let is_superblock = |event: &&Event| match event {
+            Event::Write { ranges, .. } => match &ranges[..] {
+                [(at, bytes)] => (*at..*at + bytes.len()).contains(&1024) && bytes.len() <= 4096,
+                _ => false,
+            },
+            Event::Flush => false,
+        };
+        let events = self.events();
+        events.len() - events.iter().filter(is_superblock).count()
+    }
+
     pub fn events(&self) -> Vec<Event> {
         self.state.lock().unwrap().events.clone()
     }
 
     fn call(&self, event: Event) -> Result<(), SourceError> {
         let mut state = self.state.lock().unwrap();
-        if state.fails_after.is_some_and(|calls| state.events.len() >= calls) {
+        let fails_once = std::mem::take(&mut state.fails_once);
+        if fails_once || state.fails_after.is_some_and(|calls| state.events.len() >= calls) {
             return Err("the device fails".into());
         }
         if let Event::Write { ranges, .. } = &event {
