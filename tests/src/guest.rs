@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use machine::{CHECK, COMPARE, IOMMU, Machine, NO_IOMMU};
+pub use machine::{CHECK, COMPARE, IOMMU, Machine, NO_IOMMU, TURNS};
 pub use report::{Outcome, Report, filefrag};
 
 use crate::nvio;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 static IOMMU: LazyLock<Report> = LazyLock::new(|| guest::boot(&guest::IOMMU));
 static NO_IOMMU: LazyLock<Report> = LazyLock::new(|| guest::boot(&guest::NO_IOMMU));
+static TURNS: LazyLock<Report> = LazyLock::new(|| guest::boot(&guest::TURNS));
 
 const DEVICE_A: &str = "0000:00:10.0";
 const DEVICE_B: &str = "0000:00:11.0";
@@ -437,6 +438,34 @@ guest_tests! {
     missing_namespaces_and_files_are_refused {
         check_refusal(&IOMMU, "no-namespace", &["2"]);
         check_refusal(&IOMMU, "no-file", &["/no/such/file"]);
+    }
+
+    nvio_and_the_kernel_change_one_filesystem_by_turns {
+        let sums = |name: &str| -> Vec<String> {
+            let text = TURNS.text(name);
+            text.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+        };
+        for round in 1..=3 {
+            for change in ["write", "truncate", "punch", "allocate", "zero", "collapse", "insert"] {
+                TURNS.stdout(&format!("{change}.{round}"));
+            }
+            TURNS.stdout(&format!("setfattr.{round}"));
+            let model = sums(&format!("nvio.{round}.model"));
+            assert_eq!(model.len(), 4);
+            assert_eq!(sums(&format!("nvio.{round}")), model, "round {round}: nvio");
+            TURNS.stdout(&format!("nvio.{round}.e2fsck"));
+            assert_eq!(sums(&format!("seen.{round}")), model, "round {round}: the kernel");
+            let model = sums(&format!("kernel.{round}.model"));
+            TURNS.stdout(&format!("kernel.{round}"));
+            assert_eq!(sums(&format!("kernel.{round}")), model, "round {round}: after the kernel");
+            // The device was taken away from the kernel.
+            let recovered = &TURNS.json(&format!("recover.{round}"))["recovered"];
+            assert_eq!(recovered, &json!(round % 2 == 1), "round {round}");
+            let stat = TURNS.stdout(&format!("stat.{round}"));
+            assert!(stat.contains(&format!("nvio {round}")), "{stat}");
+        }
+        TURNS.stdout("e2fsck");
+        assert_eq!(TURNS.text("faults"), "");
     }
 
     without_an_iommu_bind_says_what_to_do {

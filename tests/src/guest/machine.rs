@@ -118,6 +118,21 @@ pub const NO_IOMMU: Machine = Machine {
     traced: &[],
 };
 
+/// A machine with one controller, whose filesystem nvio and the kernel change by turns.
+pub const TURNS: Machine = Machine {
+    name: "Turns",
+    script: "turns",
+    iommu: true,
+    parameters: TRANSLATED,
+    controllers: &[Controller {
+        id: "a",
+        slot: Slot::Bus0(0x10),
+        options: "",
+        namespaces: &[empty(1, 512)],
+    }],
+    traced: &[],
+};
+
 /// A machine with one controller, for the comparison of nvio with the kernel's own driver.
 ///
 /// The kernel has its fastest settings: it does not translate the addresses of its own drivers'
