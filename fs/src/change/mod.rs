@@ -257,7 +257,13 @@ impl JournaledFilesystem {
     /// a failure.
     pub fn sync(&self) -> Result<(), Error> {
         self.free_unnamed(None);
-        self.journal().sync(self)
+        let direct = self.open_inodes().direct_writes(None);
+        self.journal().sync(self)?;
+        if direct.need_flush() {
+            self.journal().flush()?;
+        }
+        direct.set_flushed();
+        Ok(())
     }
 
     /// Makes the changes of one inode durable, and all that were made before them.
@@ -267,7 +273,7 @@ impl JournaledFilesystem {
     /// # Errors
     /// As [`sync`](Self::sync).
     pub fn sync_inode(&self, inode: impl Into<InodeNumber>) -> Result<(), Error> {
-        self.sync_changes(inode.into(), false, false).map(drop)
+        self.sync_with_data(inode.into(), false)
     }
 
     /// Makes the data of one inode durable, with its size and its map, as fdatasync(2) does. Changes
@@ -278,7 +284,18 @@ impl JournaledFilesystem {
     /// # Errors
     /// As [`sync`](Self::sync).
     pub fn sync_data(&self, inode: impl Into<InodeNumber>) -> Result<(), Error> {
-        self.sync_changes(inode.into(), true, false).map(drop)
+        self.sync_with_data(inode.into(), true)
+    }
+
+    /// Makes the changes of an inode durable, and its direct writes, which no change of metadata follows
+    /// where the file has blocks.
+    fn sync_with_data(&self, inode: InodeNumber, data: bool) -> Result<(), Error> {
+        let direct = self.open_inodes().direct_writes(Some(inode));
+        if self.sync_changes(inode, data, direct.need_flush())? {
+            self.journal().flush()?;
+        }
+        direct.set_flushed();
+        Ok(())
     }
 
     /// Makes the changes of an inode durable: see [`Journal::sync_inode`].

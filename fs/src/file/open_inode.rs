@@ -27,6 +27,8 @@ pub struct OpenInode {
     is_cached: AtomicBool,
     /// Number of begins of direct writes, and of their ends while there is cached data.
     written_past: AtomicU64,
+    /// The part of `written_past` that a flush of the device has made durable.
+    flushed_past: AtomicU64,
     /// Number of changes of the size and the map while the file was open.
     map_number: AtomicU64,
     /// Size in bytes after the last change.
@@ -123,6 +125,7 @@ impl OpenInode {
             is_plain: AtomicBool::new(false),
             is_cached: AtomicBool::new(false),
             written_past: AtomicU64::new(0),
+            flushed_past: AtomicU64::new(0),
             map_number: AtomicU64::new(0),
             size: AtomicU64::new(0),
             maps: Mutex::default(),
@@ -239,6 +242,12 @@ impl OpenInode {
         self.is_plain.store(is_plain && is_up_to_date, Ordering::Release);
     }
 
+    /// Returns the number of direct writes that may be in the device's volatile cache.
+    fn unflushed(&self) -> u64 {
+        let flushed = self.flushed_past.load(Ordering::Acquire);
+        self.written_past.load(Ordering::Acquire).saturating_sub(flushed)
+    }
+
     fn maps(&self) -> MutexGuard<'_, Maps> {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -336,7 +345,8 @@ impl OpenFile for OpenInode {
 impl Drop for OpenInode {
     fn drop(&mut self) {
         // A file that is opened again is still to be flushed.
-        self.all.written_past.fetch_add(*self.written_past.get_mut(), Ordering::AcqRel);
+        let unflushed = self.unflushed();
+        self.all.written_past.fetch_add(unflushed, Ordering::AcqRel);
         self.all.remove(self.number);
         if *self.is_unlinked.get_mut() {
             let closed = &self.all.closed;
@@ -351,8 +361,10 @@ pub(crate) struct OpenInodes {
     inodes: Mutex<HashMap<InodeNumber, WeakFileRef<OpenInode>>>,
     /// Number of failed reads and writes.
     io_errors: AtomicU64,
-    /// Sum of `written_past` of the inodes that are no longer open.
+    /// Sum of `written_past` of the inodes that are no longer open, without the parts that were durable,
+    /// and the part of it that a flush has made durable since.
     written_past: AtomicU64,
+    flushed_past: AtomicU64,
     /// Inodes without names whose last handle was closed.
     closed: Mutex<Vec<InodeNumber>>,
     /// The filesystem that is open for changes, if it is.
@@ -441,6 +453,26 @@ impl OpenInodes {
         std::mem::take(&mut *self.closed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Returns the direct writes that may be in the device's volatile cache: of one inode, or of all, and
+    /// those of all inodes that were closed.
+    pub(crate) fn direct_writes(&self, number: Option<InodeNumber>) -> DirectWrites<'_> {
+        let open = self.lock();
+        let known: Vec<_> = match number {
+            Some(number) => open.get(&number).and_then(WeakFileRef::upgrade).into_iter().collect(),
+            None => open.values().filter_map(WeakFileRef::upgrade).collect(),
+        };
+        drop(open);
+        let written = |inode: FileRef<OpenInode>| {
+            let unflushed = inode.state().unflushed();
+            let written = inode.state().written_past.load(Ordering::Acquire);
+            // A write that is in flight needs the next flush, too.
+            let written = if inode.in_flight() == 0 { written } else { 0 };
+            (unflushed > 0).then_some((inode, written))
+        };
+        let open = known.into_iter().filter_map(written).collect();
+        DirectWrites { all: self, closed: self.written_past.load(Ordering::Acquire), open }
+    }
+
     /// Returns true if requests of inode `number` are in flight.
     pub(crate) fn is_busy(&self, number: InodeNumber) -> bool {
         // A request is counted before it looks for the map, and a map is replaced before this call.
@@ -464,6 +496,29 @@ impl OpenInodes {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<InodeNumber, WeakFileRef<OpenInode>>> {
         self.inodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Direct writes that may be in the device's volatile cache.
+pub(crate) struct DirectWrites<'a> {
+    all: &'a OpenInodes,
+    closed: u64,
+    /// Inodes that are open, with the number of their writes that had ended.
+    open: Vec<(FileRef<OpenInode>, u64)>,
+}
+
+impl DirectWrites<'_> {
+    /// Returns true if there are any.
+    pub(crate) fn need_flush(&self) -> bool {
+        !self.open.is_empty() || self.closed > self.all.flushed_past.load(Ordering::Acquire)
+    }
+
+    /// Notes that the device was flushed after these writes.
+    pub(crate) fn set_flushed(self) {
+        self.all.flushed_past.fetch_max(self.closed, Ordering::AcqRel);
+        for (inode, written) in self.open {
+            inode.state().flushed_past.fetch_max(written, Ordering::AcqRel);
+        }
     }
 }
 

@@ -437,6 +437,11 @@ impl Journal {
         self.sink.write(ranges, true)
     }
 
+    /// Makes all writes to the device durable that have completed.
+    pub(crate) fn flush(&self) -> Result<(), Error> {
+        self.sink.flush()
+    }
+
     /// Returns the number of bytes that were written to the device.
     pub(crate) fn written(&self) -> u64 {
         self.sink.written()

@@ -3,7 +3,7 @@
 use nvio_ext4::{BlockDevice, BlockSource, WriteRange};
 use nvio_iomap::{FileQueue, ImageQueue};
 
-use super::recorder::Recorder;
+use super::recorder::{Event, Recorder};
 use super::{check, file, image, open};
 
 /// A recorder as the image of a queue.
@@ -111,6 +111,42 @@ fn blocks_that_a_request_may_read_are_not_reused() {
     });
     fs.write_at(other, 1 << 30, &[2; 1024]).unwrap();
     drop(handle);
+    fs.close().unwrap();
+    check(dir.path(), &device.bytes());
+}
+
+/// A direct write to blocks that the file has changes no metadata, so that no commit flushes the device.
+#[test]
+fn direct_writes_are_durable_after_a_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Recorder::new(image(dir.path(), "-t ext4 -b 1024 -J size=1"));
+    let fs = open(&device);
+    let (inode, other) = (file(&fs, 3), file(&fs, 4).number());
+    fs.write_at(inode.number(), 0, &[1; 8192]).unwrap();
+    fs.sync().unwrap();
+    let mut queue = FileQueue::new(ImageQueue::new(Disk(device.clone()), 8).unwrap());
+    let mut direct = fs.open_file(&inode).unwrap();
+    let flushes = |call: &dyn Fn()| {
+        let before = device.calls();
+        call();
+        let events = device.events();
+        events[before..].iter().filter(|event| matches!(event, Event::Flush)).count()
+    };
+    let sync_data = || fs.sync_data(inode.number()).unwrap();
+    let syncs: [&dyn Fn(); 3] =
+        [&sync_data, &|| fs.sync_inode(inode.number()).unwrap(), &|| fs.sync().unwrap()];
+    for sync in syncs {
+        direct.write_at(&mut queue, 1024, &[2; 4096]).unwrap();
+        assert_eq!(flushes(&|| fs.sync_data(other).unwrap()), 0, "another file");
+        assert_eq!(flushes(sync), 1);
+        assert_eq!(flushes(sync), 0, "durable already");
+    }
+    // The sync of a file that was closed meanwhile, and opened again.
+    direct.write_at(&mut queue, 1024, &[3; 4096]).unwrap();
+    drop(direct);
+    assert_eq!(flushes(&sync_data), 1);
+    drop(fs.open_file(&inode).unwrap());
+    assert_eq!(flushes(&sync_data), 0, "durable already");
     fs.close().unwrap();
     check(dir.path(), &device.bytes());
 }
