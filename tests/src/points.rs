@@ -45,9 +45,9 @@ fn points_of_the_journal() -> BTreeSet<String> {
         ("T", 5),
         ("D", 6),
         ("I", 5),
-        ("O", 4),
+        ("O", 5),
         ("E", 4),
-        ("C", 3),
+        ("C", 4),
         ("X", 5),
     ];
     sections.into_iter().flat_map(|(name, last)| section(name, last)).collect()

@@ -33,7 +33,7 @@ pub fn compare(variant: &str, fs: &Filesystem, mount: &Path) -> usize {
     count
 }
 
-fn ours(fs: &Filesystem, inode: &Inode) -> Result<Attributes, nvio_ext4::Error> {
+pub fn ours(fs: &Filesystem, inode: &Inode) -> Result<Attributes, nvio_ext4::Error> {
     let mut all = Attributes::new();
     for xattr in fs.xattrs(inode)? {
         let xattr = xattr?;
@@ -43,7 +43,7 @@ fn ours(fs: &Filesystem, inode: &Inode) -> Result<Attributes, nvio_ext4::Error> 
 }
 
 /// Returns all attributes of everything below `mount`, by path.
-fn getfattr(mount: &Path) -> BTreeMap<PathBuf, Attributes> {
+pub fn getfattr(mount: &Path) -> BTreeMap<PathBuf, Attributes> {
     let top = mount.to_str().unwrap();
     let output =
         run("getfattr", &["--absolute-names", "-P", "-R", "-h", "-d", "-m", "-", "-e", "hex", top]);

@@ -1,6 +1,8 @@
 //! A device in memory that records writes, and the states that a loss of power may leave.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use nvio_ext4::{BlockDevice, BlockSource, SourceError, WriteRange};
@@ -23,6 +25,16 @@ impl Disk {
             bytes[at * SECTOR..][..SECTOR].copy_from_slice(&**sector);
         }
         bytes
+    }
+
+    /// Returns a hash of the sectors that differ from the base, but for some.
+    pub fn digest(&self, ignored: &[Range<usize>]) -> u64 {
+        let is_ignored = |at: usize| ignored.iter().any(|range| range.contains(&at));
+        let mut sectors: Vec<_> = self.sectors.iter().filter(|&(&at, _)| !is_ignored(at)).collect();
+        sectors.sort_unstable_by_key(|&(&at, _)| at);
+        let mut hasher = DefaultHasher::new();
+        sectors.hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Writes whole sectors.
