@@ -162,6 +162,18 @@ pub enum Error {
     /// An open file could not be read or written.
     #[error(transparent)]
     File(#[from] FsError),
+    /// The options of a file exclude each other.
+    #[error("the options of the file cannot be used: {reason}")]
+    FileOptions {
+        /// The rule that they violate.
+        reason: &'static str,
+    },
+    /// The options of an open file do not allow the call.
+    #[error("the file is not open for {operation}")]
+    NotOpenFor {
+        /// Reading or writing.
+        operation: &'static str,
+    },
     /// The file is too large to be read into memory as a whole.
     #[error("{path}: {size} bytes are too many for one read, the limit is {max}")]
     TooLarge {
@@ -257,6 +269,7 @@ impl Error {
             Self::NotAnImage { .. }
             | Self::NoController
             | Self::Offset { .. }
+            | Self::FileOptions { .. }
             | Self::Misaligned { .. } => io::ErrorKind::InvalidInput,
             Self::Unpartitioned { .. } => io::ErrorKind::NotFound,
             Self::NotExt4 { .. } => io::ErrorKind::InvalidData,
@@ -272,6 +285,7 @@ impl Error {
             | Self::NotWritable { error, .. }
             | Self::Path { error, .. }
             | Self::File(error) => fs_kind(error),
+            Self::NotOpenFor { .. } => io::ErrorKind::PermissionDenied,
             Self::TooLarge { .. } => io::ErrorKind::FileTooLarge,
             Self::NotUtf8 { .. } => io::ErrorKind::InvalidData,
             Self::UnexpectedEnd { .. } => io::ErrorKind::UnexpectedEof,

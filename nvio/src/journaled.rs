@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use nvio_ext4::{Inode, JournaledFilesystem, Timestamp, XattrMode};
 
 use crate::error::Error;
-use crate::journaled_file::JournaledFile;
+use crate::journaled_file::{Access, JournaledFile};
 use crate::journaled_shared::JournaledShared;
 use crate::location::Location;
 use crate::options::OpenOptions;
@@ -39,6 +39,46 @@ use crate::pool::Pool;
 /// assert_eq!(volume.read("/hello.txt")?, b"Hello, world and more");
 /// assert_eq!(volume.metadata("/hello.txt")?.permissions(), 0o600);
 /// assert_eq!(volume.read("/table.db")?.len(), 1000);
+/// # Ok::<(), nvio::Error>(())
+/// ```
+///
+/// # Names
+/// The calls are those of [`std::fs`], with paths in the filesystem. A new file belongs to user 0 and group
+/// 0, and has the permissions 0o666, a directory 0o777: no umask is subtracted. The calls whose names end
+/// in `_with`, and [`FileOptions`](crate::FileOptions), set others.
+///
+/// They wait for metadata that is not cached. There are no futures of them: an asynchronous program calls
+/// them on a thread for blocking work. Threads may call them at one time.
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// use std::io::ErrorKind;
+///
+/// use nvio::ext4::{NewFile, RenameMode, SpecialFile};
+///
+/// let volume = nvio::JournaledVolume::open(&image)?;
+/// volume.create_dir("/logs")?;
+/// volume.create_dir_all("/logs/2026/01")?;
+/// volume.write("/logs/2026/01/first", "one line\n")?;
+/// volume.rename("/logs/2026/01/first", "/logs/first")?;
+/// volume.hard_link("/logs/first", "/logs/second")?;
+/// volume.symlink("logs/first", "/newest")?;
+/// assert_eq!(volume.lookup("/newest").unwrap().links(), 2);
+///
+/// let private = NewFile { uid: 1000, gid: 1000, ..NewFile::with_permissions(0o700) };
+/// assert_eq!(volume.create_dir_with("/private", private)?.uid(), 1000);
+/// volume.create_dir_all_with("/private/a/b", private)?;
+/// volume.create_special(SpecialFile::Fifo, "/private/pipe", private)?;
+/// volume.symlink_with("pipe", "/private/link", private)?;
+///
+/// let error = volume.rename_with("/newest", "/logs", RenameMode::NoReplace).unwrap_err();
+/// assert_eq!(error.to_string(), "/logs: exists already");
+/// assert_eq!(volume.remove_dir("/logs").unwrap_err().kind(), ErrorKind::DirectoryNotEmpty);
+/// volume.remove_file("/newest")?;
+/// volume.remove_dir_all("/logs")?;
+/// volume.remove_dir_all("/private")?;
+/// assert_eq!(volume.remove_dir("/logs").unwrap_err().kind(), ErrorKind::NotFound);
+/// volume.close()?;
 /// # Ok::<(), nvio::Error>(())
 /// ```
 #[derive(Clone)]
@@ -77,9 +117,18 @@ impl OpenOptions {
             JournaledFilesystem::open(device.block_device(&location)?, self.filesystem);
         let filesystem = filesystem.map_err(refused)?;
         let disk = device.writable_disk(&location)?;
-        let (queues, cache) = (Pool::new(), Mutex::default());
+        let (queues, cache, appends) = (Pool::new(), Mutex::default(), Mutex::default());
         let (cache_bytes, depth) = (self.page_cache(), self.queue_depth);
-        let inner = JournaledShared { queues, cache, cache_bytes, depth, filesystem, disk, device };
+        let inner = JournaledShared {
+            queues,
+            cache,
+            cache_bytes,
+            depth,
+            appends,
+            filesystem,
+            disk,
+            device,
+        };
         Ok(JournaledVolume { inner: Arc::new(inner) })
     }
 }
@@ -110,7 +159,8 @@ impl JournaledVolume {
         OpenOptions::new().open_journaled(location)
     }
 
-    /// Opens the regular file at `path` for reading and writing.
+    /// Opens the regular file at `path`, which exists, for reading and writing.
+    /// [`FileOptions`](crate::FileOptions) open it in other ways, and create it.
     ///
     /// See the [example](JournaledFile#examples).
     ///
@@ -118,7 +168,34 @@ impl JournaledVolume {
     /// [`Error::Path`] if there is no such file, it is damaged, or it may not be written to.
     pub fn open_file(&self, path: impl AsRef<[u8]>) -> Result<JournaledFile, Error> {
         let file = self.at(path.as_ref(), JournaledFilesystem::open_file)?;
-        Ok(JournaledFile::new(file, Arc::clone(&self.inner)))
+        Ok(self.opened(file, Access::ALL))
+    }
+
+    /// Opens a regular file by its inode for reading and writing.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the inode is not a regular file, was freed, is damaged, or may not be written to.
+    ///
+    /// # Examples
+    /// ```
+    /// # let sample = nvio_testkit::image::Sample::new();
+    /// use nvio::ext4::{InodeNumber, NewFile};
+    ///
+    /// let volume = nvio::JournaledVolume::open(sample.path())?;
+    /// let new = NewFile::with_permissions(0o644);
+    /// let inode = volume.filesystem().create_file(InodeNumber::ROOT, "new", new)?;
+    /// let mut file = volume.open_inode(&inode)?;
+    /// file.write_at(0, b"text")?;
+    /// assert_eq!(file.size(), 4);
+    /// # Ok::<(), nvio::Error>(())
+    /// ```
+    pub fn open_inode(&self, inode: &Inode) -> Result<JournaledFile, Error> {
+        Ok(self.opened(self.inner.filesystem.open_file(inode)?, Access::ALL))
+    }
+
+    /// Returns an open file of this volume.
+    pub(crate) fn opened(&self, file: nvio_ext4::JournaledFile, access: Access) -> JournaledFile {
+        JournaledFile::new(file, access, Arc::clone(&self.inner))
     }
 
     /// Makes all data and all changes durable that were written so far, through any open file.

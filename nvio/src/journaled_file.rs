@@ -66,7 +66,21 @@ pub struct JournaledFile {
     cached: Option<CachedFile<nvio_ext4::JournaledFile>>,
     /// Position of the stream in bytes.
     position: u64,
+    access: Access,
     volume: Arc<JournaledShared>,
+}
+
+/// The calls that the options of an open file allow.
+#[derive(Clone, Copy)]
+pub(crate) struct Access {
+    pub reads: bool,
+    pub writes: bool,
+    /// The stream writes at the end.
+    pub appends: bool,
+}
+
+impl Access {
+    pub(crate) const ALL: Self = Self { reads: true, writes: true, appends: false };
 }
 
 impl fmt::Debug for JournaledFile {
@@ -90,8 +104,19 @@ impl DerefMut for JournaledFile {
 }
 
 impl JournaledFile {
-    pub(crate) fn new(file: nvio_ext4::JournaledFile, volume: Arc<JournaledShared>) -> Self {
-        Self { file, cached: None, position: 0, volume }
+    pub(crate) fn new(
+        file: nvio_ext4::JournaledFile,
+        access: Access,
+        volume: Arc<JournaledShared>,
+    ) -> Self {
+        Self { file, cached: None, position: 0, access, volume }
+    }
+
+    fn check_writes(&self) -> Result<(), Error> {
+        match self.access.writes {
+            true => Ok(()),
+            false => Err(Error::NotOpenFor { operation: "writing" }),
+        }
     }
 
     /// Returns the file in the cache, and opens it there for the first time.
@@ -134,6 +159,9 @@ impl JournaledFile {
     /// # Errors
     /// As [`read_at`](Self::read_at).
     pub fn read_at_with(&mut self, mode: IoMode, pos: u64, out: &mut [u8]) -> Result<usize, Error> {
+        if !self.access.reads {
+            return Err(Error::NotOpenFor { operation: "reading" });
+        }
         if mode != IoMode::Direct {
             return Ok(self.cached()?.read_at(pos, out)?);
         }
@@ -161,6 +189,7 @@ impl JournaledFile {
     /// # Errors
     /// As [`write_at`](Self::write_at).
     pub fn write_at_with(&mut self, mode: IoMode, io: IoArgs, data: &[u8]) -> Result<(), Error> {
+        self.check_writes()?;
         let mut io = io;
         io.flags.set(IoFlags::WRITETHROUGH, mode == IoMode::Writethrough);
         if mode == IoMode::Direct {
@@ -219,6 +248,7 @@ impl JournaledFile {
     /// # Errors
     /// [`Error::File`].
     pub fn set_len(&mut self, size: u64) -> Result<(), Error> {
+        self.check_writes()?;
         let number = self.file.inode().number();
         Ok(self.volume.filesystem.truncate(number, size).map(drop)?)
     }
@@ -231,6 +261,7 @@ impl JournaledFile {
     /// # Errors
     /// [`Error::File`].
     pub fn punch_hole(&mut self, pos: u64, length: u64) -> Result<(), Error> {
+        self.check_writes()?;
         let number = self.file.inode().number();
         Ok(self.volume.filesystem.punch_hole(number, pos, length).map(drop)?)
     }
@@ -246,6 +277,12 @@ impl Read for JournaledFile {
 
 impl Write for JournaledFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let volume = Arc::clone(&self.volume);
+        // Another file that appends would see the same end.
+        let _appending = self.access.appends.then(|| volume.appending());
+        if self.access.appends {
+            self.position = self.cached()?.size();
+        }
         self.write_at(self.position, buf)?;
         self.position += buf.len() as u64;
         Ok(buf.len())

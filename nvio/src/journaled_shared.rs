@@ -1,6 +1,6 @@
 //! The state that a journaled volume and its files share.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nvio_ext4::JournaledFilesystem;
 use nvio_iomap::{DiskQueue, PageCache, WritableDisk};
@@ -17,6 +17,8 @@ pub(crate) struct JournaledShared {
     /// Largest number of bytes of the cache.
     pub(crate) cache_bytes: usize,
     pub(crate) depth: u16,
+    /// Held from the look at the end of a file to the write there.
+    pub(crate) appends: Mutex<()>,
     pub(crate) filesystem: JournaledFilesystem,
     pub(crate) disk: WritableDisk,
     pub(crate) device: Device,
@@ -25,6 +27,11 @@ pub(crate) struct JournaledShared {
 impl JournaledShared {
     pub(crate) fn queue(&self) -> Result<nvio_ext4::FileQueue<WritableDisk>, Error> {
         Ok(nvio_ext4::FileQueue::new(self.disk_queue()?))
+    }
+
+    /// Keeps other open files from appending.
+    pub(crate) fn appending(&self) -> MutexGuard<'_, ()> {
+        self.appends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn disk_queue<C>(&self) -> Result<DiskQueue<C, WritableDisk>, Error> {

@@ -32,7 +32,8 @@
 //!
 //! A [`WritableVolume`] overwrites bytes that files have. Nothing else is written. The requests of a
 //! [`CachedQueue`] go through a cache, and so do those of [`IoMode::Buffered`]. A [`JournaledVolume`]
-//! changes metadata, through the journal: files grow and shrink, permissions, owners and times change.
+//! changes metadata, through the journal: files grow and shrink, permissions, owners and times change, and
+//! names are created, renamed and removed by calls in the shape of [`std::fs`].
 //!
 //! # Layers
 //!
@@ -45,19 +46,23 @@ mod cached_queue;
 mod device;
 mod error;
 mod file;
+mod file_options;
 mod image;
 mod in_use;
 mod journaled;
 mod journaled_file;
+mod journaled_names;
 mod journaled_shared;
 mod location;
 mod open;
 mod options;
 mod partition;
+mod place;
 mod pool;
 mod queue;
 mod range;
 mod recognise;
+mod remove_tree;
 mod shared;
 mod shutdown;
 mod storage;
@@ -71,6 +76,7 @@ pub use cached_queue::{AsyncCachedQueue, CachedQueue};
 pub use device::Device;
 pub use error::{Error, Found};
 pub use file::File;
+pub use file_options::FileOptions;
 pub use image::{ImagePart, check as check_image};
 pub use in_use::ImageUser;
 pub use journaled::JournaledVolume;
