@@ -16,10 +16,11 @@ use crate::name;
 use crate::verb::batch::Line;
 use crate::verb::change::{chmod, chown, fallocate, recover, setfattr, touch, truncate};
 use crate::verb::find::gnu;
+use crate::verb::names::{ln, mkdir, mv, rm};
 use crate::verb::{
     batch, bind, blocks, cat, completions, cp, demo, df, du, emulate, feature, find, format,
-    fsinfo, identify, list, log, ls, man, manage, map, ns, partitions, perf, reset, sha256, smart,
-    stat, tar, tree, write,
+    fsinfo, identify, list, log, ls, man, manage, map, ns, partitions, perf, put, reset, sha256,
+    smart, stat, tar, tree, write,
 };
 
 /// Exit code of wrong usage.
@@ -79,6 +80,11 @@ pub enum Verb {
     Chown(chown::Chown),
     Touch(touch::Touch),
     Setfattr(setfattr::Setfattr),
+    Mkdir(mkdir::Mkdir),
+    Rm(rm::Rm),
+    Mv(mv::Mv),
+    Ln(ln::Ln),
+    Put(put::Put),
     Recover(recover::Recover),
     Cp(cp::Cp),
     Tar(tar::Tar),
@@ -136,6 +142,11 @@ impl Verb {
             Self::Chown(verb) => verb.run(),
             Self::Touch(verb) => verb.run(),
             Self::Setfattr(verb) => verb.run(),
+            Self::Mkdir(verb) => verb.run(),
+            Self::Rm(verb) => verb.run(),
+            Self::Mv(verb) => verb.run(),
+            Self::Ln(verb) => verb.run(),
+            Self::Put(verb) => verb.run(),
             Self::Recover(verb) => verb.run(),
             Self::Cp(verb) => verb.run(),
             Self::Tar(verb) => verb.run(),

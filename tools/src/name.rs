@@ -43,6 +43,12 @@ pub fn base_name(path: &[u8]) -> &[u8] {
     last.unwrap_or(b"/")
 }
 
+/// Returns the path of an entry of a directory in the filesystem.
+pub fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    let slash: &[u8] = if directory.ends_with(b"/") { b"" } else { b"/" };
+    [directory, slash, name].concat()
+}
+
 /// Formats bytes as two hexadecimal digits each.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

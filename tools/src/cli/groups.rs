@@ -3,12 +3,23 @@
 use clap::Command;
 
 /// Headings, and the verbs below each.
-const GROUPS: [(&str, &[&str]); 11] = [
+const GROUPS: [(&str, &[&str]); 12] = [
     ("Read files", &["ls", "find", "tree", "stat", "cat", "sha256", "cp", "tar"]),
     (
         "Write files",
-        &["write", "truncate", "fallocate", "chmod", "chown", "touch", "setfattr", "recover"],
+        &[
+            "put",
+            "write",
+            "truncate",
+            "fallocate",
+            "chmod",
+            "chown",
+            "touch",
+            "setfattr",
+            "recover",
+        ],
     ),
+    ("Create and remove names", &["mkdir", "rm", "mv", "ln"]),
     ("Inspect a filesystem", &["fsinfo", "df", "du", "map", "partitions"]),
     ("Raw blocks", &["read-blocks", "write-blocks"]),
     ("Devices of this machine", &["list", "bind", "unbind"]),

@@ -4,7 +4,7 @@ mod attribute_value;
 pub mod chmod;
 pub mod chown;
 pub mod fallocate;
-mod permissions;
+pub mod permissions;
 pub mod recover;
 pub mod setfattr;
 pub mod touch;
