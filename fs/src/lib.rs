@@ -107,7 +107,7 @@ pub use blocks::queue_source::QueueSource;
 pub use blocks::source::{BlockSource, ReadRange, SourceError};
 pub use change::JournaledFilesystem;
 pub use change::create::SpecialFile;
-pub use change::file::JournaledFile;
+pub use change::file::{HeldInode, JournaledFile};
 pub use change::new_inode::NewFile;
 pub use change::rename::RenameMode;
 pub use change::xattr::XattrMode;

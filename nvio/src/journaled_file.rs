@@ -207,6 +207,7 @@ impl JournaledFile {
             // A part is written before an error, which the next call returns.
             done += cached.write_from(next, &data[done..])?;
         }
+        self.file.note_write();
         Ok(())
     }
 

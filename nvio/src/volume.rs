@@ -211,6 +211,24 @@ impl Volume {
         Ok(File::new(file, Arc::clone(&self.shared)))
     }
 
+    /// Opens a regular file by its inode for reading.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is no regular file, or it is damaged.
+    ///
+    /// # Examples
+    /// ```
+    /// # let sample = nvio_testkit::image::Sample::new();
+    /// let volume = nvio::Volume::open(sample.path())?;
+    /// let inode = volume.metadata("/hello.txt")?;
+    /// assert_eq!(volume.open_inode(&inode)?.size(), 12);
+    /// # Ok::<(), nvio::Error>(())
+    /// ```
+    pub fn open_inode(&self, inode: &Inode) -> Result<File, Error> {
+        let file = self.shared.filesystem().file(inode).map_err(Error::File)?;
+        Ok(File::new(file, Arc::clone(&self.shared)))
+    }
+
     /// Creates a queue, for a thread that polls.
     ///
     /// See the [example](Self#examples).

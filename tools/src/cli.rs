@@ -19,7 +19,7 @@ use crate::verb::find::gnu;
 use crate::verb::names::{ln, mkdir, mv, rm};
 use crate::verb::{
     batch, bind, blocks, cat, completions, cp, demo, df, du, emulate, feature, find, format,
-    fsinfo, identify, list, log, ls, man, manage, map, ns, partitions, perf, put, reset, sha256,
+    fsinfo, identify, list, log, ls, man, manage, map, mount, ns, partitions, perf, put, reset, sha256,
     smart, stat, tar, tree, write,
 };
 
@@ -89,6 +89,8 @@ pub enum Verb {
     Cp(cp::Cp),
     Tar(tar::Tar),
     Batch(batch::Batch),
+    Mount(Box<mount::Mount>),
+    Umount(mount::Umount),
     Perf(Box<perf::Perf>),
     Emulate(Box<emulate::Emulate>),
     Demo(demo::Demo),
@@ -151,6 +153,8 @@ impl Verb {
             Self::Cp(verb) => verb.run(),
             Self::Tar(verb) => verb.run(),
             Self::Batch(verb) => verb.run(plain(verb.device())?, run_line),
+            Self::Mount(verb) => verb.run(),
+            Self::Umount(verb) => verb.run(),
             Self::Perf(verb) => verb.run(),
             Self::Emulate(verb) => verb.run(),
             Self::Demo(verb) => verb.run(),

@@ -29,6 +29,24 @@ pub enum Error {
         /// Number of images.
         images: usize,
     },
+    /// A directory could not be mounted on, or unmounted.
+    #[error("{}: {error}", name::escaped(directory.as_os_str().as_encoded_bytes()))]
+    Mount {
+        /// The directory.
+        directory: PathBuf,
+        /// The error of the system.
+        #[source]
+        error: io::Error,
+    },
+    /// A directory has no mount of nvio.
+    #[error(
+        "{}: nvio has mounted nothing there; nvio mount DEVICE DIRECTORY does",
+        name::escaped(directory.as_os_str().as_encoded_bytes())
+    )]
+    NotMounted {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// A measurement that writes was not confirmed.
     #[error("--rw {rw} overwrites data of {device}; confirm it with --write")]
     PerfWrite {

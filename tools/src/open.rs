@@ -21,6 +21,9 @@ use crate::warning;
 /// systems let a user lock 8 MiB, so that root is not needed, and pinning them is quick.
 const ARENA_BYTES: usize = 8 << 20;
 
+/// Size of the DMA arena of a mount in bytes: for the cache, and for as many queues as it has threads.
+const MOUNT_ARENA_BYTES: usize = 64 << 20;
+
 /// Opens a controller.
 ///
 /// # Errors
@@ -105,6 +108,24 @@ pub fn writable_volume(args: &VolumeArgs) -> Result<WritableVolume, Error> {
 /// If device, namespace, partition or filesystem cannot be opened for changes.
 pub fn journaled_volume(args: &VolumeArgs) -> Result<JournaledVolume, Error> {
     Ok(volume_options(args).open_journaled(location(args))?)
+}
+
+/// Opens a filesystem that is to be mounted for reading, with DMA memory for several queues.
+///
+/// # Errors
+/// As [`volume`].
+pub fn mounted_volume(args: &VolumeArgs) -> Result<Volume, Error> {
+    let volume = volume_options(args).arena_bytes(MOUNT_ARENA_BYTES).open(location(args))?;
+    warning::volume_opened(args, &volume);
+    Ok(volume)
+}
+
+/// Opens a filesystem that is to be mounted for changes, with DMA memory for several queues and a cache.
+///
+/// # Errors
+/// As [`journaled_volume`].
+pub fn mounted_journaled_volume(args: &VolumeArgs) -> Result<JournaledVolume, Error> {
+    Ok(volume_options(args).arena_bytes(MOUNT_ARENA_BYTES).open_journaled(location(args))?)
 }
 
 /// Opens the filesystem in an image.

@@ -86,7 +86,14 @@ impl JournaledFilesystem {
         atime: Option<Timestamp>,
         mtime: Option<Timestamp>,
     ) -> Result<Inode, Error> {
-        self.edit(inode.into(), |inode| {
+        let number = inode.into();
+        // The time of an earlier write does not replace this one.
+        if mtime.is_some()
+            && let Some(open) = self.open_inodes().find(number)
+        {
+            open.state().modified.take();
+        }
+        self.edit(number, |inode| {
             inode.set_atime(atime.unwrap_or(inode.atime()));
             inode.set_mtime(mtime.unwrap_or(inode.mtime()));
         })

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
-use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nvio_iomap::{
@@ -11,14 +10,12 @@ use nvio_iomap::{
 };
 
 use crate::change::delayed::Delayed;
-use crate::change::space::How;
-use crate::change::time::now;
+use crate::change::space::{How, Times};
 use crate::change::{Inner, JournaledFilesystem};
 use crate::error::Error;
 use crate::file::open_inode::{Changer, OpenInode};
 use crate::file::{File, cached};
 use crate::format::inode::Inode;
-use crate::format::time::Timestamp;
 use crate::number::InodeNumber;
 
 /// An open [`File`] of a [`JournaledFilesystem`], which grows when it is written after its end, and gets
@@ -53,6 +50,19 @@ impl Deref for Closing {
 impl Drop for Closing {
     fn drop(&mut self) {
         self.0.free_unnamed(None);
+    }
+}
+
+/// A reference to an inode, which is not freed before the reference is dropped, although it may lose its
+/// last name. Returned by [`JournaledFilesystem::hold`].
+pub struct HeldInode {
+    inode: FileRef<OpenInode>,
+    _fs: Closing,
+}
+
+impl fmt::Debug for HeldInode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeldInode").field("number", &self.inode.state().number()).finish()
     }
 }
 
@@ -97,7 +107,84 @@ impl JournaledFilesystem {
     pub fn open_file(&self, inode: &Inode) -> Result<JournaledFile, Error> {
         let file = self.file(inode)?;
         self.check_map(file.inode())?;
-        // The inode is not freed while it is open, but it may have been before.
+        self.check_is_there(inode)?;
+        Ok(JournaledFile { file, fs: Closing(self.clone()), new: 0..0, continues: None })
+    }
+
+    /// Returns the inode `number` as [`inode`](crate::Filesystem::inode) does, with the size and the times that
+    /// the data in the cache gives it.
+    ///
+    /// # Errors
+    /// As [`inode`](crate::Filesystem::inode).
+    ///
+    /// # Examples
+    /// ```
+    /// # let sample = nvio_testkit::image::Sample::new();
+    /// # use std::fs::File;
+    /// # use nvio_ext4::{JournaledFilesystem, Options};
+    /// # use nvio_iomap::{ImageQueue, PageCache};
+    /// let device = File::options().read(true).write(true).open(sample.path())?;
+    /// let cache = PageCache::new(ImageQueue::new(device.try_clone()?, 32)?, 1 << 20);
+    /// let fs = JournaledFilesystem::open(device, Options::default())?;
+    /// let inode = fs.lookup("/hello.txt")?;
+    /// let mut file = fs.cached_file(&inode, &cache)?;
+    /// file.write_at(12, &b", and more"[..])?;
+    /// assert_eq!(fs.inode(inode.number())?.size(), 12, "on the device");
+    /// let now = fs.inode_now(inode.number())?;
+    /// assert_eq!(now.size(), 22);
+    /// assert!(now.mtime() > inode.mtime());
+    ///
+    /// let mut overwrite = fs.open_file(&inode)?;
+    /// overwrite.note_write();
+    /// # drop((file, overwrite));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn inode_now(&self, number: impl Into<InodeNumber>) -> Result<Inode, Error> {
+        let number = number.into();
+        let mut inode = self.inode(number)?;
+        if let Some(open) = self.open_inodes().find(number) {
+            let open = open.state();
+            if let Some(cached) = open.cached_data() {
+                inode.set_size(cached.size());
+            }
+            if let Some(time) = open.modified.time() {
+                inode.set_mtime(time);
+                inode.set_ctime(time);
+            }
+        }
+        Ok(inode)
+    }
+
+    /// Keeps an inode of any kind from being freed as long as the result exists, also without a name. Its
+    /// number refers to this inode meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::InodeNotInUse`] if it was freed before; damage; a failure of the device.
+    ///
+    /// # Examples
+    /// ```
+    /// # let sample = nvio_testkit::image::Sample::new();
+    /// # use std::fs::File;
+    /// # use nvio_ext4::{JournaledFilesystem, NewFile, Options};
+    /// let device = File::options().read(true).write(true).open(sample.path())?;
+    /// let fs = JournaledFilesystem::open(device, Options::default())?;
+    /// let root = fs.root()?.number();
+    /// let inode = fs.create_file(root, "file", NewFile::with_permissions(0o600))?;
+    /// let held = fs.hold(&inode)?;
+    /// fs.remove_file(root, "file")?;
+    /// assert_eq!(fs.inode(inode.number())?.links(), 0);
+    /// drop(held);
+    /// assert!(fs.inode(inode.number()).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn hold(&self, inode: &Inode) -> Result<HeldInode, Error> {
+        let held = self.open_inodes().open(inode.number());
+        self.check_is_there(inode)?;
+        Ok(HeldInode { inode: held, _fs: Closing(self.clone()) })
+    }
+
+    /// Rejects an inode that was freed before it was opened. From then on it is not freed.
+    fn check_is_there(&self, inode: &Inode) -> Result<(), Error> {
         let number = inode.number();
         let now = match self.journal().read(self, |handle| handle.inode(number)) {
             // No inode is freed any more.
@@ -110,7 +197,7 @@ impl JournaledFilesystem {
         if now.links() == 0 {
             self.open_inodes().set_unlinked(number);
         }
-        Ok(JournaledFile { file, fs: Closing(self.clone()), new: 0..0, continues: None })
+        Ok(())
     }
 
     /// Opens the regular file `inode` for buffered I/O in `cache`, whose queue is on the filesystem's
@@ -145,14 +232,10 @@ impl JournaledFilesystem {
 
     /// Records the time of the last write to cached data in the inode.
     fn record_times(&self, open: &OpenInode) -> Result<(), Error> {
-        let nanoseconds = open.modified.swap(0, Ordering::AcqRel);
-        if nanoseconds == 0 {
-            return Ok(());
+        match open.modified.take() {
+            Some(time) => self.set_modified(open.number(), time),
+            None => Ok(()),
         }
-        let (seconds, rest) = (nanoseconds.div_euclid(SECOND), nanoseconds.rem_euclid(SECOND));
-        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-        let nanoseconds = u32::try_from(rest).unwrap_or(0);
-        self.set_modified(open.number(), Timestamp { seconds, nanoseconds })
     }
 }
 
@@ -161,8 +244,6 @@ const CACHED: u64 = 1;
 
 /// Number of blocks that are reserved ahead for a file that grows.
 const AHEAD: u64 = 1024;
-
-const SECOND: u64 = 1_000_000_000;
 
 impl Changer for Inner {
     fn end_write(&self, open: &OpenInode, end: &EndIo) -> Result<(), Error> {
@@ -176,14 +257,17 @@ impl Changer for Inner {
             }
             return Ok(());
         }
-        let how = How { is_reserved: true, needs_flush: !end.durable };
+        let times = match end.private {
+            CACHED => Times::Of(open.modified.take()),
+            _ => Times::Now,
+        };
+        let how = How { is_reserved: true, needs_flush: !end.durable, times };
         fs.convert(open.number(), blocks.clone(), last, how)?;
         if end.private != CACHED
             && let Some(cached) = open.cached_data()
         {
             cached.raise_size(last);
         }
-        open.modified.store(0, Ordering::Release);
         lock(&open.delayed).release(fs.superblock(), blocks);
         Ok(())
     }
@@ -207,6 +291,16 @@ impl JournaledFile {
     /// See the [example](JournaledFilesystem#open-files).
     pub fn size_now(&self) -> u64 {
         self.file.open_inode().size()
+    }
+
+    /// Notes a write to cached data, whose time the inode gets with the data, at the latest when the last
+    /// handle is closed. The cache does not call the file for each overwrite, so a caller whose users look
+    /// at the time does.
+    ///
+    /// See the [example](JournaledFilesystem::inode_now).
+    #[inline]
+    pub fn note_write(&self) {
+        self.file.open_inode().modified.note();
     }
 
     /// Returns the filesystem of the file.
@@ -338,7 +432,9 @@ impl JournaledFile {
         } else if !is_promised {
             self.reserve(blocks.clone(), false)?;
         }
-        let how = How { is_reserved: is_promised, needs_flush: false };
+        // The time of a write to the cache is that of its end.
+        let times = if is_promised { Times::Of(None) } else { Times::Now };
+        let how = How { is_reserved: is_promised, needs_flush: false, times };
         let end = self.fs.fill_hole(self.number(), blocks.clone(), how)?;
         let allocated = blocks.start..end.min(blocks.end);
         self.delayed().allocated(self.fs.superblock(), allocated.clone());
@@ -454,16 +550,11 @@ impl JournaledFile {
                 self.begin_buffered(pos, length)?
             }
         };
-        if mapping.kind != MappingKind::Mapped {
-            // The end of the write changes the inode.
-            return Ok(mapping);
+        if mapping.kind == MappingKind::Mapped {
+            self.check_place(&mapping)?;
         }
-        self.check_place(&mapping)?;
         if !op.contains(Op::WRITEBACK) {
-            let Timestamp { seconds, nanoseconds } = now();
-            let seconds = u64::try_from(seconds).unwrap_or(0);
-            let time = seconds.saturating_mul(SECOND).saturating_add(nanoseconds.into());
-            self.file.open_inode().modified.store(time, Ordering::Release);
+            self.note_write();
         }
         Ok(mapping)
     }

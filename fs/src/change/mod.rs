@@ -12,6 +12,7 @@ mod features;
 pub(crate) mod file;
 mod file_io;
 mod locks;
+pub(crate) mod modified;
 mod names;
 pub(crate) mod new_inode;
 pub(crate) mod open;

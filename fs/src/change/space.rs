@@ -16,6 +16,7 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::features::{IncompatFeatures, RoCompatFeatures};
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
+use crate::format::time::Timestamp;
 use crate::journal::handle::Stop;
 use crate::number::{BlockRun, InodeNumber, LogicalBlock, PhysicalBlock, as_usize};
 
@@ -27,9 +28,21 @@ const BLOCKS_MAX: u64 = 32_767;
 /// groups.
 pub(super) const EXTENTS_MAX: usize = 32;
 
+/// The time of the last change of contents that a change of a map gives an inode.
+#[derive(Clone, Copy, Default)]
+pub(super) enum Times {
+    /// The time of the change.
+    #[default]
+    Now,
+    /// The time of a write before it, if the inode does not have that yet.
+    Of(Option<Timestamp>),
+}
+
 /// The circumstances of a change of a map.
 #[derive(Clone, Copy, Default)]
 pub(super) struct How {
+    /// Times that the inode gets.
+    pub times: Times,
     /// True if the change may use the blocks that are reserved for cached data.
     pub is_reserved: bool,
     /// True if the change makes data reachable that may be in the device's volatile cache.
@@ -347,11 +360,11 @@ impl JournaledFilesystem {
         how: How,
         mut change: impl FnMut(&mut Tree<'_, '_>) -> Result<T, Stop>,
     ) -> Result<T, Error> {
-        let time = now();
+        let now = now();
         self.journal().change(self, |handle| {
             let mut inode = handle.inode(number)?;
             self.check_map(&inode)?;
-            let How { is_reserved, needs_flush } = how;
+            let How { is_reserved, needs_flush, times } = how;
             (handle.changes.is_reserved, handle.changes.needs_flush) = (is_reserved, needs_flush);
             handle.changes.owner = Some(number);
             let size = inode.size();
@@ -363,8 +376,11 @@ impl JournaledFilesystem {
             if inode.size() > size {
                 features::set_large_file(handle, inode.size())?;
             }
-            inode.set_mtime(time);
-            inode.set_ctime(time);
+            let time = if let Times::Of(time) = times { time } else { Some(now) };
+            if let Some(time) = time {
+                inode.set_mtime(time);
+                inode.set_ctime(time);
+            }
             handle.set_inode(inode)?;
             Ok(result)
         })

@@ -78,29 +78,64 @@ impl Filesystem {
         }
     }
 
-    fn child(&self, trail: &Trail, name: &[u8], path: &[u8]) -> Result<Inode, Error> {
-        if name.len() > NAME_MAX {
-            return Err(Error::NameTooLong { length: name.len() });
-        }
-        let directory = &trail.here;
+    /// Returns the inode of the entry `name` in the directory `directory`; `None` if there is no such
+    /// entry. The names "." and ".." are not entries here.
+    ///
+    /// # Errors
+    /// As [`lookup`](Self::lookup).
+    ///
+    /// # Examples
+    /// ```
+    /// # let sample = nvio_testkit::image::Sample::new();
+    /// # let fs = nvio_ext4::Filesystem::open(std::fs::File::open(sample.path())?)?;
+    /// let root = fs.root()?;
+    /// let file = fs.lookup_in(&root, "hello.txt")?.ok_or("missing")?;
+    /// assert_eq!(file.size(), 12);
+    /// assert!(fs.lookup_in(&root, "missing")?.is_none());
+    /// assert_eq!(fs.parent_of(&root), Some(root.number()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn lookup_in(
+        &self,
+        directory: &Inode,
+        name: impl AsRef<[u8]>,
+    ) -> Result<Option<Inode>, Error> {
+        let name = name.as_ref();
         let structure = Structure::Directory(directory.number());
         // The loop ends, because a name is not replaced each time that its inode is looked for.
         loop {
-            let Some(number) = self.find(directory, name)? else {
-                return Err(Error::NotFound { path: path.into() });
-            };
-            // The directory is one of its own ancestors.
-            if trail.contains(number) {
-                return Err(structure.corrupt(Problem::DirectoryLoop { inode: number }));
-            }
+            let Some(number) = self.find(directory, name)? else { return Ok(None) };
             let inode = self.named_inode(number, structure);
             // The name may have been removed meanwhile, and then the inode.
             let is_old = || Ok::<_, Error>(self.find(directory, name)? != Some(number));
             if inode.is_err() && self.metadata().can_change() && is_old()? {
                 continue;
             }
-            return inode;
+            return inode.map(Some);
         }
+    }
+
+    /// Returns the number of the directory above, according to the entry ".." of the directory
+    /// `directory`; `None` if it cannot be read.
+    ///
+    /// See the [example](Self::lookup_in).
+    pub fn parent_of(&self, directory: &Inode) -> Option<InodeNumber> {
+        self.parent(directory)
+    }
+
+    fn child(&self, trail: &Trail, name: &[u8], path: &[u8]) -> Result<Inode, Error> {
+        if name.len() > NAME_MAX {
+            return Err(Error::NameTooLong { length: name.len() });
+        }
+        let directory = &trail.here;
+        let found = self.lookup_in(directory, name)?;
+        let inode = found.ok_or_else(|| Error::NotFound { path: path.into() })?;
+        // The directory is one of its own ancestors.
+        if trail.contains(inode.number()) {
+            let problem = Problem::DirectoryLoop { inode: inode.number() };
+            return Err(Structure::Directory(directory.number()).corrupt(problem));
+        }
+        Ok(inode)
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use nvio_iomap::{EndIo, FileRef, OpenFile, Report, WeakFileRef};
 
 use crate::change::delayed::{Delayed, Reserved};
+use crate::change::modified::Modified;
 use crate::error::Error;
 use crate::format::superblock::Superblock;
 use crate::number::InodeNumber;
@@ -36,9 +37,7 @@ pub struct OpenInode {
     maps: Mutex<Maps>,
     /// Blocks of cached data that the filesystem has promised.
     pub(crate) delayed: Mutex<Delayed>,
-    /// Time of the last write to cached data that no change of the inode has recorded, in nanoseconds; 0
-    /// if there is none.
-    pub(crate) modified: AtomicU64,
+    pub(crate) modified: Modified,
     /// The inode has lost its last name.
     is_unlinked: AtomicBool,
     /// The file's cached data, while it may have some.
@@ -130,7 +129,7 @@ impl OpenInode {
             size: AtomicU64::new(0),
             maps: Mutex::default(),
             delayed: Mutex::new(delayed),
-            modified: AtomicU64::new(0),
+            modified: Modified::default(),
             is_unlinked: AtomicBool::new(false),
             cached: Mutex::default(),
         }
@@ -391,6 +390,11 @@ impl OpenInodes {
 
     fn changer(&self) -> Option<Arc<dyn Changer>> {
         self.changer.get()?.upgrade()
+    }
+
+    /// Returns the shared state of inode `number`, if it is open.
+    pub(crate) fn find(&self, number: InodeNumber) -> Option<FileRef<OpenInode>> {
+        self.lock().get(&number).and_then(WeakFileRef::upgrade)
     }
 
     /// Returns the cached data of inode `number`, if it has any.

@@ -25,6 +25,7 @@ const GROUPS: [(&str, &[&str]); 12] = [
     ("Devices of this machine", &["list", "bind", "unbind"]),
     ("Controllers", &["identify", "ns", "smart", "log", "get-feature", "set-feature", "reset"]),
     ("Change namespaces", &["format", "create-ns", "delete-ns", "attach-ns", "detach-ns"]),
+    ("Mount", &["mount", "umount"]),
     ("Measure", &["perf"]),
     ("Many verbs at once", &["batch"]),
     ("Test without hardware", &["demo", "emulate"]),

@@ -22,6 +22,7 @@ pub mod ls;
 pub mod man;
 pub mod manage;
 pub mod map;
+pub mod mount;
 pub mod names;
 pub mod ns;
 pub mod partitions;

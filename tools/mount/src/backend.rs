@@ -1,0 +1,100 @@
+//! The filesystem that is mounted: for reading, or for changes, too.
+
+use fuser::Errno;
+use nvio::{IoMode, JournaledVolume, Volume};
+use nvio_ext4::{Filesystem, Inode};
+use nvio_iomap::IoArgs;
+
+use crate::errno::{errno, errno_of};
+
+/// The filesystem that is mounted.
+pub enum Backend {
+    /// It is only read.
+    Read(Volume),
+    /// It is changed through its journal.
+    Write(JournaledVolume),
+}
+
+/// An open file. Threads have one each.
+pub(crate) enum OpenFile {
+    Read(Box<nvio::File>),
+    Write(Box<nvio::JournaledFile>),
+}
+
+impl Backend {
+    /// Returns true if files can be changed.
+    pub fn is_writable(&self) -> bool {
+        matches!(self, Self::Write(_))
+    }
+
+    pub(crate) fn filesystem(&self) -> &Filesystem {
+        match self {
+            Self::Read(volume) => volume.filesystem(),
+            Self::Write(volume) => volume.filesystem(),
+        }
+    }
+
+    /// Returns the filesystem for changes.
+    pub(crate) fn writable(&self) -> Result<&JournaledVolume, Errno> {
+        match self {
+            Self::Read(_) => Err(Errno::EROFS),
+            Self::Write(volume) => Ok(volume),
+        }
+    }
+
+    /// Opens a regular file.
+    pub(crate) fn open(&self, inode: &Inode) -> Result<OpenFile, Errno> {
+        match self {
+            Self::Read(volume) => {
+                let file = volume.open_inode(inode).map_err(|error| errno_of(&error))?;
+                Ok(OpenFile::Read(Box::new(file)))
+            }
+            Self::Write(volume) => {
+                let file = volume.open_inode(inode).map_err(|error| errno_of(&error))?;
+                Ok(OpenFile::Write(Box::new(file)))
+            }
+        }
+    }
+
+    /// Returns an inode, with the size that its cached data gives it.
+    pub(crate) fn inode(&self, number: u64) -> Result<Inode, Errno> {
+        let number = u32::try_from(number).map_err(|_| Errno::ENOENT)?;
+        let inode = match self {
+            Self::Read(volume) => volume.filesystem().inode(number),
+            Self::Write(volume) => volume.filesystem().inode_now(number),
+        };
+        inode.map_err(|error| errno(&error))
+    }
+}
+
+impl OpenFile {
+    /// Reads bytes, and returns their number.
+    pub(crate) fn read(&mut self, direct: bool, pos: u64, out: &mut [u8]) -> Result<usize, Errno> {
+        let mode = if direct { IoMode::Direct } else { IoMode::Buffered };
+        let read = match self {
+            Self::Read(file) => file.read_at(pos, out),
+            Self::Write(file) => file.read_at_with(mode, pos, out),
+        };
+        read.map_err(|error| errno_of(&error))
+    }
+
+    /// Writes all of `data`.
+    pub(crate) fn write(&mut self, direct: bool, pos: u64, data: &[u8]) -> Result<(), Errno> {
+        let mode = if direct { IoMode::Direct } else { IoMode::Buffered };
+        match self {
+            Self::Read(_) => Err(Errno::EROFS),
+            Self::Write(file) => {
+                file.write_at_with(mode, IoArgs::at(pos), data).map_err(|error| errno_of(&error))
+            }
+        }
+    }
+
+    /// Makes the file durable; with `data` only its contents.
+    pub(crate) fn sync(&mut self, data: bool) -> Result<(), Errno> {
+        match self {
+            Self::Read(_) => Ok(()),
+            Self::Write(file) if data => file.sync_data().map_err(|error| errno_of(&error)),
+            Self::Write(file) => file.sync_all().map_err(|error| errno_of(&error)),
+        }
+    }
+}
