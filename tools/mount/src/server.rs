@@ -25,6 +25,9 @@ use crate::space;
 /// How long the kernel may use a name or attributes: nobody else changes them.
 const VALID: Duration = Duration::from_hours(1);
 
+/// Longest name in bytes.
+const NAME_MAX: usize = 255;
+
 /// Largest number of calls in the background, such as reads ahead.
 const BACKGROUND: u16 = 64;
 
@@ -61,6 +64,9 @@ impl Server {
     }
 
     fn find(&self, parent: INodeNo, name: &OsStr) -> Result<Inode, Errno> {
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
         let directory = self.inode(parent)?;
         let found = self.backend.filesystem().lookup_in(&directory, bytes(name));
         let found = found.map_err(|error| errno(&error))?.ok_or(Errno::ENOENT)?;
