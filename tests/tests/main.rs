@@ -7,6 +7,7 @@ mod guest;
 mod guest_check;
 mod kernel_overwrite;
 mod matrix;
+mod mount;
 mod paths;
 mod perf;
 mod protected_ext4;

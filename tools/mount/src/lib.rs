@@ -10,10 +10,10 @@ mod directories;
 mod errno;
 mod files;
 mod known;
+mod name;
 mod server;
 mod space;
 
-use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
@@ -46,11 +46,7 @@ pub struct Options {
 ///
 /// # Errors
 /// If the directory cannot be mounted on, or there is no FUSE.
-pub fn mount(
-    backend: Backend,
-    directory: &Path,
-    options: &Options,
-) -> io::Result<Session<Server>> {
+pub fn mount(backend: Backend, directory: &Path, options: &Options) -> io::Result<Session<Server>> {
     let mut config = Config::default();
     let name = format!("nvio:{}", options.device);
     config.mount_options = vec![
@@ -66,9 +62,4 @@ pub fn mount(
     config.n_threads = Some(options.threads.max(1));
     config.clone_fd = options.threads > 1;
     Session::new(Server::new(backend, options.direct), directory, &config)
-}
-
-/// Returns the bytes of a name.
-fn bytes(name: &OsStr) -> &[u8] {
-    std::os::unix::ffi::OsStrExt::as_bytes(name)
 }

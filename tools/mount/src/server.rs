@@ -15,18 +15,15 @@ use nvio_ext4::{FileType, Inode, NewFile, RenameMode, SpecialFile, XattrMode};
 
 use crate::attributes::{attributes, from_kernel, generation, timestamp, to_kernel};
 use crate::backend::Backend;
-use crate::bytes;
 use crate::directories::Directory;
 use crate::errno::{errno, errno_of};
 use crate::files::{File, Handles};
 use crate::known::Known;
+use crate::name::{self, NAME_MAX, bytes};
 use crate::space;
 
 /// How long the kernel may use a name or attributes: nobody else changes them.
-const VALID: Duration = Duration::from_hours(1);
-
-/// Longest name in bytes.
-const NAME_MAX: usize = 255;
+const VALID: Duration = Duration::from_secs(3600);
 
 /// Largest number of calls in the background, such as reads ahead.
 const BACKGROUND: u16 = 64;
@@ -45,7 +42,8 @@ impl Server {
     /// Creates a filesystem; with `direct`, reads and writes go past all caches.
     pub fn new(backend: Backend, direct: bool) -> Self {
         let block_size = backend.filesystem().superblock().block_size();
-        let (known, files, directories) = (Known::default(), Handles::default(), Handles::default());
+        let (known, files, directories) =
+            (Known::default(), Handles::default(), Handles::default());
         Self { backend, direct, block_size, known, files, directories }
     }
 
@@ -170,7 +168,9 @@ impl Server {
 
     fn list_attributes(&self, number: INodeNo) -> Result<Vec<u8>, Errno> {
         let mut names = Vec::new();
-        for attribute in self.backend.filesystem().xattrs(&self.inode(number)?).map_err(|e| errno(&e))? {
+        for attribute in
+            self.backend.filesystem().xattrs(&self.inode(number)?).map_err(|e| errno(&e))?
+        {
             let attribute = attribute.map_err(|error| errno(&error))?;
             names.extend_from_slice(&attribute.name);
             names.push(0);
@@ -315,7 +315,10 @@ impl Filesystem for Server {
         reply: ReplyEntry,
     ) {
         let new = new_file(request, mode, umask);
-        self.entry(self.change(parent, |fs, parent| fs.create_dir(parent, bytes(name), new)), reply);
+        self.entry(
+            self.change(parent, |fs, parent| fs.create_dir(parent, bytes(name), new)),
+            reply,
+        );
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -420,9 +423,10 @@ impl Filesystem for Server {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let written = self.files.get(handle).and_then(|file| {
-            file.with(&self.backend, |file| file.write(self.direct, pos, data))
-        });
+        let written = self
+            .files
+            .get(handle)
+            .and_then(|file| file.with(&self.backend, |file| file.write(self.direct, pos, data)));
         match written {
             Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
             Err(error) => reply.error(error),
@@ -474,7 +478,7 @@ impl Filesystem for Server {
             Err(error) => return reply.error(error),
         };
         for (at, entry) in (1..).zip(entries.iter()).skip(usize::try_from(from).unwrap_or(0)) {
-            let name = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&entry.name);
+            let name = name::name(&entry.name);
             if reply.add(to_kernel(entry.inode), at, entry.kind, name) {
                 break;
             }
@@ -496,7 +500,7 @@ impl Filesystem for Server {
             Err(error) => return reply.error(error),
         };
         for (at, entry) in (1..).zip(entries.iter()).skip(usize::try_from(from).unwrap_or(0)) {
-            let name = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&entry.name);
+            let name = name::name(&entry.name);
             // An entry that was removed meanwhile is left out.
             let Ok(inode) = self.backend.inode(entry.inode.get().into()) else { continue };
             let is_dot = matches!(&entry.name[..], b"." | b"..");
@@ -526,14 +530,7 @@ impl Filesystem for Server {
         reply.ok();
     }
 
-    fn fsyncdir(
-        &self,
-        _: &Request,
-        number: INodeNo,
-        _: FileHandle,
-        _: bool,
-        reply: ReplyEmpty,
-    ) {
+    fn fsyncdir(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         let synced = match &self.backend {
             Backend::Read(_) => Ok(()),
             // The protocol has no call for sync(2). A sync of the root takes its place.

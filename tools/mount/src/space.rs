@@ -12,12 +12,7 @@ const SEEK_HOLE: i32 = libc::SEEK_HOLE;
 
 /// Returns the next position with data, or in a hole, from `from` on. Blocks without written data are a
 /// hole.
-pub(crate) fn seek(
-    backend: &Backend,
-    inode: &Inode,
-    from: u64,
-    whence: i32,
-) -> Result<u64, Errno> {
+pub(crate) fn seek(backend: &Backend, inode: &Inode, from: u64, whence: i32) -> Result<u64, Errno> {
     let size = inode.size();
     if from >= size {
         return Err(Errno::ENXIO);

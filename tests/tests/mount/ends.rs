@@ -1,0 +1,114 @@
+//! The ends of a mount: by a signal, by SIGKILL, and in use.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use nvio_testkit::image;
+use nvio_testkit::random::Rng;
+
+use super::{Mounted, check, mkfs, run, wait_until};
+
+fn is_mounted(path: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let path = path.to_str().unwrap();
+    mounts.lines().any(|line| line.split(' ').nth(1) == Some(path))
+}
+
+fn send(mounted: &Mounted, signal: &str) {
+    run("kill", Command::new("kill").arg(signal).arg(mounted.child.id().to_string()));
+}
+
+#[test]
+#[ignore = "needs root and FUSE; in the suite mount"]
+fn a_signal_unmounts_and_a_mounted_image_is_in_use() {
+    let work = image::work_folder("nvio-ends");
+    let (image, path) = (work.path().join("image"), work.path().join("mnt"));
+    mkfs(&image, 64, &[]);
+    let mut mounted = Mounted::new(&image, &path, &["--writable"]);
+    fs::write(path.join("file"), "contents").unwrap();
+    let refused = Mounted::try_new(&image, &work.path().join("second"), &["--writable"]);
+    let refused = refused.err().expect("the image is in use");
+    assert!(refused.contains("in use") && refused.lines().count() == 1, "{refused}");
+    send(&mounted, "-TERM");
+    assert_eq!(mounted.child.wait().unwrap().code(), Some(128 + 15));
+    assert!(!is_mounted(&path));
+    check(&image);
+    let again = Mounted::new(&image, &path, &[]);
+    assert_eq!(fs::read(path.join("file")).unwrap(), b"contents");
+    // A file that is open keeps it, also after the end of the verb was asked for.
+    let file = File::open(path.join("file")).unwrap();
+    let busy = Command::new(nvio_tests::nvio::binary()).arg("umount").arg(&path).output().unwrap();
+    assert_eq!(busy.status.code(), Some(1));
+    drop(file);
+    assert_eq!(again.unmount(), Some(0));
+    let none = Command::new(nvio_tests::nvio::binary()).arg("umount").arg(&path).output().unwrap();
+    assert_eq!(none.status.code(), Some(1));
+}
+
+/// Writes files, and makes each durable. Notes the last one that is.
+fn load(top: &Path, seed: u64, synced: &Mutex<u64>) {
+    let mut random = Rng::new(seed);
+    for at in 0.. {
+        let (name, bytes) = (format!("file-{at}"), random.bytes(1 + at % 5 * 3000));
+        let temporary = top.join("temporary");
+        let written = File::create(&temporary).and_then(|mut file| {
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&temporary, top.join(name))?;
+            File::open(top)?.sync_all()
+        });
+        // The mount is gone.
+        if written.is_err() {
+            return;
+        }
+        *synced.lock().unwrap() = at + 1;
+        if at % 7 == 6 {
+            let _ = fs::remove_file(top.join(format!("file-{}", at - 5)));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root and FUSE; in the suite mount"]
+fn a_killed_mount_loses_nothing_that_was_synced() {
+    let rounds = if std::env::var_os("NVIO_LONG").is_some() { 200 } else { 8 };
+    let work = image::work_folder("nvio-killed");
+    let (image, path) = (work.path().join("image"), work.path().join("mnt"));
+    let (mut random, mut total) = (Rng::new(5), 0);
+    for round in 0..rounds {
+        mkfs(&image, 64, &["-J", "size=4"]);
+        let mut mounted = Mounted::new(&image, &path, &["--writable"]);
+        let synced = Mutex::new(0);
+        thread::scope(|scope| {
+            scope.spawn(|| load(&path, round, &synced));
+            // The moment is random, and nothing depends on it.
+            thread::sleep(Duration::from_millis(50 + random.below(300)));
+            mounted.child.kill().unwrap();
+            mounted.child.wait().unwrap();
+        });
+        wait_until("the end of the mount", || !is_mounted(&path));
+        let synced = *synced.lock().unwrap();
+        total += synced;
+        let again = Mounted::new(&image, &path, &["--writable"]);
+        let mut model = Rng::new(round);
+        for at in 0..synced {
+            let bytes = model.bytes(1 + at % 5 * 3000);
+            let name = format!("file-{at}");
+            // The removal of the last ones may be durable or not.
+            let is_removed = (at + 5) % 7 == 6 && at + 5 <= synced;
+            match fs::read(path.join(&name)) {
+                Ok(found) => assert!(found == bytes, "round {round}: {name} of {synced}"),
+                Err(error) => assert!(is_removed, "round {round}: {name} of {synced}: {error}"),
+            }
+        }
+        assert_eq!(again.unmount(), Some(0));
+        check(&image);
+    }
+    println!("{total} files in {rounds} rounds");
+    assert!(total > rounds, "{total} files");
+}
