@@ -198,24 +198,6 @@ impl JournaledVolume {
         JournaledFile::new(file, access, Arc::clone(&self.inner))
     }
 
-    /// Opens a regular file by its inode.
-    ///
-    /// # Errors
-    /// [`Error::File`] if it is no regular file, it is damaged, it was freed, or it may not be written to.
-    ///
-    /// # Examples
-    /// ```
-    /// # let sample = nvio_testkit::image::Sample::new();
-    /// let volume = nvio::JournaledVolume::open(sample.path())?;
-    /// let inode = volume.lookup("/hello.txt").map_err(nvio::Error::File)?;
-    /// assert_eq!(volume.open_inode(&inode)?.size(), 12);
-    /// # Ok::<(), nvio::Error>(())
-    /// ```
-    pub fn open_inode(&self, inode: &Inode) -> Result<JournaledFile, Error> {
-        let file = self.inner.filesystem.open_file(inode).map_err(Error::File)?;
-        Ok(JournaledFile::new(file, Arc::clone(&self.inner)))
-    }
-
     /// Makes all data and all changes durable that were written so far, through any open file.
     ///
     /// # Errors

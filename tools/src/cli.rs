@@ -19,8 +19,8 @@ use crate::verb::find::gnu;
 use crate::verb::names::{ln, mkdir, mv, rm};
 use crate::verb::{
     batch, bind, blocks, cat, completions, cp, demo, df, du, emulate, feature, find, format,
-    fsinfo, identify, list, log, ls, man, manage, map, mount, ns, partitions, perf, put, reset, sha256,
-    smart, stat, tar, tree, write,
+    fsinfo, identify, list, log, ls, man, manage, map, mount, ns, partitions, perf, put, reset,
+    sha256, smart, stat, tar, tree, write,
 };
 
 /// Exit code of wrong usage.
