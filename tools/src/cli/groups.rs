@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Headings, and the verbs below each.
-const GROUPS: [(&str, &[&str]); 12] = [
+const GROUPS: [(&str, &[&str]); 13] = [
     ("Read files", &["ls", "find", "tree", "stat", "cat", "sha256", "cp", "tar"]),
     (
         "Write files",
