@@ -12,6 +12,9 @@ use rustix::io::Errno;
 use super::tree::Putter;
 use crate::error::Error;
 
+/// Largest logical block of a device, in bytes.
+const BLOCK_BYTES_MAX: u64 = 4096;
+
 /// A file, while its data is copied.
 struct Transfer<'a> {
     source: &'a File,
@@ -66,7 +69,7 @@ impl Putter<'_> {
             if data.is_empty() {
                 break;
             }
-            let written = transfer.target.write_at_with(IoMode::Direct, IoArgs::at(at), data);
+            let written = transfer.target.write_at_with(mode(at, length), IoArgs::at(at), data);
             written.map_err(|error| named(transfer.path, error))?;
             at += length as u64;
             self.bar.inc(length as u64);
@@ -108,6 +111,13 @@ impl Transfer<'_> {
         }
         Ok(done)
     }
+}
+
+/// Returns the mode of a write. The cache completes a part of a block, which past it would be durable, with a
+/// flush for each file, before the next write.
+fn mode(at: u64, length: usize) -> IoMode {
+    let is_aligned = (at | length as u64).is_multiple_of(BLOCK_BYTES_MAX);
+    if is_aligned { IoMode::Direct } else { IoMode::Writethrough }
 }
 
 /// Adds the path to an error of an open file.
