@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
@@ -50,9 +51,12 @@ fn a_signal_unmounts_and_a_mounted_image_is_in_use() {
     assert_eq!(none.status.code(), Some(1));
 }
 
-/// Writes files, and makes each durable. Notes the last one that is.
-fn load(top: &Path, seed: u64, synced: &Mutex<u64>) {
+/// Writes files, and makes each durable, until that fails. Notes the last one that is durable.
+fn load(root: &File, seed: u64, synced: &Mutex<u64>) {
     let mut random = Rng::new(seed);
+    // The directory of the mount, also after it was unmounted: by its path, files would then be made in the
+    // directory below.
+    let top = Path::new("/proc/self/fd").join(root.as_raw_fd().to_string());
     for at in 0.. {
         let (name, bytes) = (format!("file-{at}"), random.bytes(1 + at % 5 * 3000));
         let temporary = top.join("temporary");
@@ -60,7 +64,7 @@ fn load(top: &Path, seed: u64, synced: &Mutex<u64>) {
             file.write_all(&bytes)?;
             file.sync_all()?;
             fs::rename(&temporary, top.join(name))?;
-            File::open(top)?.sync_all()
+            root.sync_all()
         });
         // The mount is gone.
         if written.is_err() {
@@ -84,13 +88,15 @@ fn a_killed_mount_loses_nothing_that_was_synced() {
         mkfs(&image, 64, &["-J", "size=4"]);
         let mut mounted = Mounted::new(&image, &path, &["--writable"]);
         let synced = Mutex::new(0);
+        let root = File::open(&path).unwrap();
         thread::scope(|scope| {
-            scope.spawn(|| load(&path, round, &synced));
+            scope.spawn(|| load(&root, round, &synced));
             // The moment is random, and nothing depends on it.
             thread::sleep(Duration::from_millis(50 + random.below(300)));
             mounted.child.kill().unwrap();
             mounted.child.wait().unwrap();
         });
+        drop(root);
         wait_until("the end of the mount", || !is_mounted(&path));
         let synced = *synced.lock().unwrap();
         total += synced;
