@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use nvio_driver::{Options, WritableController};
 use nvio_emulator::{Backing, Config, NamespaceConfig, Service};
-use nvio_ext4::{Filesystem, JournaledFile, JournaledFilesystem, QueueDevice};
+use nvio_ext4::{
+    Filesystem, InodeNumber, JournaledFile, JournaledFilesystem, NewFile, QueueDevice, RenameMode,
+};
 use nvio_iomap::{
     CachedFile, DiskQueue, DiskReader, DiskWriter, IoArgs, IoFlags, PageCache, WritableDisk,
 };
@@ -184,6 +186,52 @@ fn calls_of_a_journaled_file_have_few_commands_and_no_flush() {
         }
         assert_eq!(least, [most.into(), 1, most.into()]);
     }
+}
+
+/// As above, for names: the log and the commit block.
+#[test]
+fn calls_that_change_names_have_few_commands_and_no_flush() {
+    let new = NewFile::with_permissions(0o644);
+    let root = InodeNumber::ROOT;
+    let mut drive = Drive::new(&["-b", "4096", "-J", "size=8"]);
+    let mut least = [u128::MAX; 5];
+    for round in 0..8 {
+        let name = |what: &str| format!("{what}-{round}");
+        let costs = [
+            drive.cost(|fs, _| {
+                let inode = fs.create_file(root, name("file"), new).unwrap();
+                fs.sync_inode(inode.number()).unwrap();
+            }),
+            drive.cost(|fs, _| {
+                fs.rename(root, name("file"), root, name("moved"), RenameMode::Replace).unwrap();
+                fs.sync_inode(root).unwrap();
+            }),
+            drive.cost(|fs, _| {
+                fs.remove_file(root, name("moved")).unwrap();
+                fs.sync_inode(root).unwrap();
+            }),
+            drive.cost(|fs, _| {
+                fs.create_dir(root, name("directory"), new).unwrap();
+                fs.sync_inode(root).unwrap();
+            }),
+            drive.cost(|fs, _| {
+                let inode = fs.create_file(root, "new", new).unwrap().number();
+                fs.write_at(inode, 0, &[7; 4096]).unwrap();
+                fs.sync_inode(inode).unwrap();
+                fs.rename(root, "new", root, "old", RenameMode::Replace).unwrap();
+                fs.sync_inode(root).unwrap();
+            }),
+        ];
+        println!("{costs:?}");
+        if round == 0 {
+            // The metadata is read.
+            continue;
+        }
+        let expected = [2, 2, 2, 2, 5];
+        assert_eq!(costs.map(|(_, time)| time), expected.map(|writes| WRITE * writes));
+        least.iter_mut().zip(costs).for_each(|(least, (count, _))| *least = count.min(*least));
+    }
+    assert_eq!(least, [2, 2, 2, 2, 5]);
 }
 
 /// A record that is written through is durable after one command; with buffered I/O, an fsync also commits

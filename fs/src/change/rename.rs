@@ -5,6 +5,7 @@ use crate::change::directory::{Directory, FoundEntry, check_name};
 use crate::change::names::{add_subdirectory, check_project, drop_link, remove_subdirectory};
 use crate::change::time::now;
 use crate::error::{Error, Subject};
+use crate::filesystem::Filesystem;
 use crate::format::inode::Inode;
 use crate::format::time::Timestamp;
 use crate::journal::handle::{Handle, Stop};
@@ -72,6 +73,9 @@ impl JournaledFilesystem {
             check_name(name)?;
             self.read_ahead_of_change(directory, name)?;
         }
+        if mode == RenameMode::Replace {
+            self.write_replacement(from, to);
+        }
         let time = now();
         let unnamed = self.journal().change(self, |handle| {
             handle.changes.has_new_map = true;
@@ -79,6 +83,22 @@ impl JournaledFilesystem {
         })?;
         self.free_unnamed(unnamed);
         Ok(())
+    }
+
+    /// Writes the cached data of a file that is about to replace another one, as the kernel does. Many
+    /// programs replace a file without a sync, and expect its old contents or its new ones after a loss
+    /// of power.
+    fn write_replacement(&self, from: Name<'_>, to: Name<'_>) {
+        if self.open_inodes().are_none() {
+            return;
+        }
+        let fs: &Filesystem = self;
+        let find = |name: Name<'_>| fs.find(&fs.inode(name.directory).ok()?, name.name).ok()?;
+        let data = find(from).and_then(|inode| self.open_inodes().cached_data(inode));
+        let Some(data) = data.filter(|_| find(to).is_some()) else { return };
+        if let Err(error) = data.write_back(0..u64::MAX, false) {
+            log::warn!("the next sync of a file that was renamed fails: {error}");
+        }
     }
 }
 

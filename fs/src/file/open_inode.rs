@@ -397,6 +397,11 @@ impl OpenInodes {
         self.lock().get(&number).and_then(WeakFileRef::upgrade)
     }
 
+    /// Returns true if no inode is open.
+    pub(crate) fn are_none(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// Returns the cached data of inode `number`, if it has any.
     pub(crate) fn cached_data(&self, number: InodeNumber) -> Option<Arc<dyn CachedData>> {
         let inode = self.lock().get(&number).and_then(WeakFileRef::upgrade);

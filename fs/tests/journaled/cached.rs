@@ -2,12 +2,14 @@
 
 use std::fs;
 
-use nvio_ext4::{Error, JournaledFile, JournaledFilesystem};
+use nvio_ext4::{
+    Error, Filesystem, InodeNumber, JournaledFile, JournaledFilesystem, NewFile, RenameMode,
+};
 use nvio_iomap::{CachedFile, FileQueue, ImageQueue, PageCache, Tag};
 use nvio_testkit::random::Rng;
 
 use super::open_files::Disk;
-use super::recorder::{Event, Recorder};
+use super::recorder::{Event, Recorder, cut_disks};
 use super::{check, file, image, open};
 use crate::common::compare::compare;
 use crate::common::{self, Mount};
@@ -342,4 +344,40 @@ fn nothing_is_changed_after_a_close() {
     drop(world);
     assert!(device.bytes() == closed);
     check(dir.path(), &closed);
+}
+
+/// A program that replaces a file without a sync of it has the old file or the new one after each cut.
+#[test]
+fn a_file_that_replaces_another_has_its_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Recorder::new(image(dir.path(), "-t ext4 -b 1024 -J size=1"));
+    let fs = open(&device);
+    let (base, before) = (device.disk(), device.calls());
+    let new = fs.create_file(InodeNumber::ROOT, "new", NewFile::with_permissions(0o644)).unwrap();
+    let cache = PageCache::new(ImageQueue::new(Disk(device.clone()), 32).unwrap(), 1 << 20);
+    let mut cached = fs.cached_file(&new, &cache).unwrap();
+    let data = common::pattern(9, 20_000);
+    let mut done = 0;
+    while done < data.len() {
+        done += cached.write_at(done as u64, &data[done..]).unwrap();
+    }
+    let root = InodeNumber::ROOT;
+    fs.rename(root, "new", root, "file-0", RenameMode::Replace).unwrap();
+    fs.sync_inode(root).unwrap();
+    let synced = device.calls() - before;
+    drop(cached);
+    fs.close().unwrap();
+    let (mut old, mut replaced) = (0, 0);
+    cut_disks(&base, &device.events()[before..], &mut Rng::new(3), 4, |at, disk| {
+        let fs = Filesystem::open(disk.clone()).unwrap();
+        let found = common::read_file(&fs, &disk, &fs.lookup("/file-0").unwrap());
+        if found == data {
+            replaced += 1;
+        } else {
+            assert_eq!(found.escape_ascii().to_string(), "file 0", "cut at {at}");
+            assert!(at < synced, "cut at {at}: the rename was durable");
+            old += 1;
+        }
+    });
+    assert!(old > 5 && replaced > 5, "{old}, {replaced}");
 }

@@ -19,7 +19,7 @@ use nvio_testkit::image::work_folder;
 use nvio_testkit::random::Rng;
 
 use super::open;
-use super::recorder::{Disk, Recorder, SECTOR, cut_disks};
+use super::recorder::{Disk, Event, Recorder, SECTOR, cut_disks};
 use crate::common::{self, Mount};
 use model::Tree;
 use ops::{Sequence, Sync};
@@ -161,18 +161,31 @@ struct Cut<'p> {
 impl Cut<'_> {
     /// Recovers the disk, and with `again` once more after a second crash. Returns it as it is after a close.
     fn recover(&self, found: &Tree, again: bool) -> Disk {
-        let mut device = Recorder::new(self.disk.clone());
-        let mut fs = open(&device);
+        let device = Recorder::new(self.disk.clone());
+        let fs = open(&device);
         self.same("recovery", &Tree::read(&fs, &device.disk()), found);
         if again {
             // The program crashes: nothing more is written.
-            device = Recorder::new(device.disk());
-            fs = open(&device);
+            let device = Recorder::new(device.disk());
+            let fs = open(&device);
             self.same("second recovery", &Tree::read(&fs, &device.disk()), found);
             count(&self.plan.seen.again);
         }
         fs.close().unwrap();
+        if again {
+            self.cut_recovery(&device.events(), found);
+        }
         device.disk()
+    }
+
+    /// Cuts the power while the disk is recovered and closed: the tree is the one of an undisturbed recovery.
+    fn cut_recovery(&self, events: &[Event], found: &Tree) {
+        let mut random = Rng::new(events.len() as u64);
+        cut_disks(&self.disk, events, &mut random, 1, |at, disk| {
+            let fs = Filesystem::open(disk.clone());
+            let fs = fs.unwrap_or_else(|error| panic!("{}, recovery at {at}: {error}", self.what));
+            self.same("a recovery that was cut", &Tree::read(&fs, &disk), found);
+        });
     }
 
     fn same(&self, by: &str, tree: &Tree, found: &Tree) {
