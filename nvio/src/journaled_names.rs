@@ -126,7 +126,8 @@ impl JournaledVolume {
         self.rename_with(from, to, RenameMode::Replace)
     }
 
-    /// Renames `from` to `to`, with a choice for a `to` that exists; see [`JournaledFilesystem::rename`].
+    /// Renames `from` to `to`, with a choice for a `to` that exists; see
+    /// [`nvio_ext4::JournaledFilesystem::rename`].
     /// Symbolic links are not followed.
     ///
     /// See the [example](Self#names).

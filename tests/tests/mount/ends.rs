@@ -1,10 +1,11 @@
 //! The ends of a mount: by a signal, by SIGKILL, and in use.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
@@ -49,6 +50,56 @@ fn a_signal_unmounts_and_a_mounted_image_is_in_use() {
     assert_eq!(again.unmount(), Some(0));
     let none = Command::new(nvio_tests::nvio::binary()).arg("umount").arg(&path).output().unwrap();
     assert_eq!(none.status.code(), Some(1));
+}
+
+#[test]
+#[ignore = "needs root and FUSE; in the suite mount"]
+fn mount_and_users_without_root_mount_too() {
+    let work = image::work_folder("nvio-users");
+    let (image, path) = (work.path().join("image"), work.path().join("mnt"));
+    mkfs(&image, 64, &["-E", "root_owner=65534:65534"]);
+    fs::create_dir(&path).unwrap();
+    let binary = nvio_tests::nvio::binary();
+    let folder = binary.parent().unwrap().display().to_string();
+
+    // As mount(8) calls it.
+    let helper = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/mount.nvio");
+    let mut mount = Command::new(helper);
+    mount.args([&image, &path]).args(["-o", "rw,threads=2,noauto"]);
+    mount.env("PATH", format!("{folder}:{}", std::env::var("PATH").unwrap()));
+    assert!(mount.stdout(Stdio::null()).status().unwrap().success());
+    fs::write(path.join("by root"), "contents").unwrap();
+    run("nvio umount", Command::new(&binary).arg("umount").arg(&path));
+    wait_until("the end of the verb", || {
+        let opened = File::options().read(true).write(true).open(&image).unwrap();
+        rustix::fs::flock(&opened, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
+    });
+
+    for path in [work.path(), &path, &image] {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+    }
+    let as_nobody = |args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&binary);
+        command.args(args);
+        command
+    };
+    // As udev sets it, which containers do not have.
+    let fuse = Path::new("/dev/fuse");
+    let before = fs::metadata(fuse).unwrap().permissions();
+    fs::set_permissions(fuse, fs::Permissions::from_mode(0o666)).unwrap();
+    let [image_name, name] = [&image, &path].map(|path| path.to_str().unwrap());
+    let mut mount = as_nobody(&["mount", image_name, name, "--writable"]);
+    let mut mount = mount.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(mount.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains(" is mounted on "), "{line}");
+    // Root is another user.
+    assert_eq!(fs::read_dir(&path).unwrap_err().kind(), ErrorKind::PermissionDenied);
+    fs::set_permissions(fuse, before).unwrap();
+    run("nvio umount", &mut as_nobody(&["umount", name]));
+    assert_eq!(mount.wait().unwrap().code(), Some(0));
+    check(&image);
 }
 
 /// Writes files, and makes each durable, until that fails. Notes the last one that is durable.

@@ -9,9 +9,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use clap::Args;
 use nvio_mount::{Backend, Options};
-use rustix::mount::{UnmountFlags, unmount};
 
-use self::guard::Guard;
+use self::guard::{Guard, unmount};
 use crate::args::{Format, VolumeArgs};
 use crate::error::Error;
 use crate::interrupt;
@@ -126,10 +125,10 @@ impl Mount {
 fn unmount_at_signal(directory: PathBuf, ended_by: Arc<AtomicI32>) {
     interrupt::stop_at_next(move |signal| {
         ended_by.store(signal, Ordering::Release);
-        if let Err(error) = unmount(&directory, UnmountFlags::empty()) {
+        if let Err(error) = unmount(&directory, false) {
             let shown = name::escaped(directory.as_os_str().as_encoded_bytes());
             interrupt::say(&format!("{shown}: {error}; it ends when its last file is closed"));
-            if let Err(error) = unmount(&directory, UnmountFlags::DETACH) {
+            if let Err(error) = unmount(&directory, true) {
                 interrupt::say(&format!("{shown}: {error}"));
             }
         }
@@ -159,7 +158,7 @@ impl Umount {
         }
         // A sync of the root is one of the whole filesystem.
         std::fs::File::open(&directory).and_then(|root| root.sync_all()).map_err(failed)?;
-        unmount(&directory, UnmountFlags::empty()).map_err(|error| failed(error.into()))?;
+        unmount(&directory, false).map_err(failed)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -7,6 +7,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
 /// A process that unmounts a directory when this process has ended without doing so, for example by SIGKILL.
 pub struct Guard(Option<Child>);
 
@@ -15,7 +18,7 @@ impl Guard {
     pub fn new(directory: &Path) -> Self {
         // The end of its input is the end of this process. It is in a group of its own, which signals of
         // a terminal do not reach.
-        let script = "read -r _; exec umount -l \"$0\"";
+        let script = "read -r _; umount -l \"$0\" || fusermount3 -u -z \"$0\"";
         let guard = Command::new("/bin/sh")
             .arg("-c")
             .arg(script)
@@ -41,6 +44,30 @@ impl Guard {
             log::warn!("the process that watches over the mount: {error}");
         }
     }
+}
+
+/// Unmounts a directory; with `lazily` also one that is in use, which then vanishes. Users who are not root
+/// need fusermount3, which may do it for them.
+///
+/// # Errors
+/// If it is in use, or may not be unmounted.
+pub fn unmount(directory: &Path, lazily: bool) -> io::Result<()> {
+    let flags = if lazily { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    match rustix::mount::unmount(directory, flags) {
+        Err(Errno::PERM) => by_helper(directory, lazily),
+        done => Ok(done?),
+    }
+}
+
+fn by_helper(directory: &Path, lazily: bool) -> io::Result<()> {
+    let mut helper = Command::new("fusermount3");
+    helper.arg("-u").args(lazily.then_some("-z")).arg("--").arg(directory);
+    let output = helper.output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(text.trim().to_owned()))
 }
 
 /// Returns true if a filesystem of nvio is mounted on the directory.
