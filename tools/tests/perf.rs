@@ -252,12 +252,14 @@ fn a_signal_ends_the_run_with_the_result_so_far() {
     let args = ["perf".as_ref(), image.as_os_str(), OsStr::new("/file")];
     let mut perf = command(args);
     let perf = perf.args(["--time", "1h", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
-    // The handler is installed when the queues are.
-    let threads = || fs::read_dir(format!("/proc/{}/task", perf.id())).unwrap().count();
-    while threads() < 4 {
+    // The embedded controller has read more than is needed to open the filesystem.
+    let read = || {
+        let counts = fs::read_to_string(format!("/proc/{}/io", perf.id())).unwrap();
+        counts.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok()).unwrap_or(0)
+    };
+    while read() < 100_u64 << 20 {
         std::thread::sleep(Duration::from_millis(5));
     }
-    std::thread::sleep(Duration::from_millis(200));
     kill_process(Pid::from_child(&perf), Signal::INT).unwrap();
     let output = perf.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));

@@ -8,7 +8,7 @@ mod programs;
 mod reading;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -48,10 +48,13 @@ impl Mounted {
         Err(String::from_utf8_lossy(&failed.stderr).into_owned())
     }
 
-    /// Unmounts it, and returns the exit code of the verb.
-    fn unmount(mut self) -> Option<i32> {
+    /// Unmounts it, and waits for the end of the verb, which must be a success without a word.
+    fn unmount(mut self) {
         run("nvio umount", Command::new(nvio::binary()).arg("umount").arg(&self.path));
-        self.child.wait().unwrap().code()
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        let code = self.child.wait().unwrap().code();
+        assert_eq!((code, &said[..]), (Some(0), ""));
     }
 }
 
