@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
@@ -46,6 +48,11 @@ impl Guard {
     }
 }
 
+/// Number of attempts to unmount a directory in use, and the time between two: the kernel tells of the end of
+/// a file without waiting for the answer, and the file counts until then.
+const ATTEMPTS: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Unmounts a directory; with `lazily` also one that is in use, which then vanishes. Users who are not root
 /// need fusermount3, which may do it for them.
 ///
@@ -53,10 +60,14 @@ impl Guard {
 /// If it is in use, or may not be unmounted.
 pub fn unmount(directory: &Path, lazily: bool) -> io::Result<()> {
     let flags = if lazily { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-    match rustix::mount::unmount(directory, flags) {
-        Err(Errno::PERM) => by_helper(directory, lazily),
-        done => Ok(done?),
+    for _ in 1..ATTEMPTS {
+        match rustix::mount::unmount(directory, flags) {
+            Err(Errno::PERM) => return by_helper(directory, lazily),
+            Err(Errno::BUSY) => thread::sleep(PAUSE),
+            done => return Ok(done?),
+        }
     }
+    Ok(rustix::mount::unmount(directory, flags)?)
 }
 
 fn by_helper(directory: &Path, lazily: bool) -> io::Result<()> {
