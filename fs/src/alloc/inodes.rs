@@ -103,7 +103,7 @@ fn spread(handle: &Handle<'_>, near: u32) -> Result<u32, Stop> {
     }
     let most = candidates.iter().map(|(_, group)| group.free_clusters).max().unwrap_or(0);
     let with_room = candidates.iter().filter(|(_, group)| group.free_clusters >= most >> 1);
-    let best = with_room.min_by_key(|(_, group)| (group.used_dirs, group.free_inodes == 0));
+    let best = with_room.min_by_key(|(_, group)| (group.free_inodes == 0, group.used_dirs));
     Ok(best.map_or(near, |&(number, _)| number))
 }
 

@@ -257,10 +257,9 @@ impl Changer for Inner {
             }
             return Ok(());
         }
-        let times = match end.private {
-            CACHED => Times::Of(open.modified.take()),
-            _ => Times::Now,
-        };
+        // A direct write ends now; its own note is taken back.
+        let written = open.modified.take();
+        let times = if end.private == CACHED { Times::Of(written) } else { Times::Now };
         let how = How { is_reserved: true, needs_flush: !end.durable, times };
         fs.convert(open.number(), blocks.clone(), last, how)?;
         if end.private != CACHED

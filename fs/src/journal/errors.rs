@@ -1,6 +1,6 @@
 //! The first error of a session, which the superblock on the device records.
 //!
-//! It is written in place, because the transaction in memory may be part of the problem. Images of the
+//! The record is written in place, because the transaction in memory may be part of the problem. Images of the
 //! superblock in transactions do not have it, so that it is added when they are written home. The kernel and
 //! e2fsck keep it during a replay.
 

@@ -83,7 +83,7 @@ const CALLS: &[Call] = &[
     ("grow", 3, |fs, at| fs.truncate(file(fs, at).number(), 50_000).map(drop)),
     ("after the end", 4, |fs, at| write(fs, at, 60_000, 10_000)),
     ("no attribute", 2, |fs, at| match fs.remove_xattr(file(fs, at).number(), "user.large") {
-        // It was not created.
+        // An attribute that was not created, because the filesystem was full.
         Err(Error::BadAttribute { why: BadAttribute::Missing, .. }) => Ok(()),
         result => result.map(drop),
     }),

@@ -403,7 +403,7 @@ fn a_file_that_is_open_when_it_is_replaced() {
     fs.rename(parent, "link", root, "moved", RenameMode::Replace).unwrap();
     fs.rename(root, "moved", parent, "file-0", RenameMode::Replace).unwrap();
     assert_eq!(fs.lookup_no_follow("/directory-0/file-0").unwrap().number(), new.number());
-    // It can be used while it is open, and a loss of power frees it.
+    // The replaced file can be used while it is open, and a loss of power frees it.
     fs.write_at(old.number(), 0, b"without a name").unwrap();
     assert_eq!(fs.inode(old.number()).unwrap().links(), 0);
     fs.sync().unwrap();

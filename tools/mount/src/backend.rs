@@ -9,9 +9,9 @@ use crate::errno::{errno, errno_of};
 
 /// The filesystem that is mounted.
 pub enum Backend {
-    /// It is only read.
+    /// A filesystem that is only read.
     Read(Volume),
-    /// It is changed through its journal.
+    /// A filesystem that is changed through its journal.
     Write(JournaledVolume),
 }
 

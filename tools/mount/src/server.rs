@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -15,7 +16,7 @@ use nvio_ext4::{FileType, Inode, NewFile, RenameMode, SpecialFile, XattrMode};
 
 use crate::attributes::{attributes, from_kernel, generation, timestamp, to_kernel};
 use crate::backend::Backend;
-use crate::directories::Directory;
+use crate::directories::{Directory, Entry};
 use crate::errno::{errno, errno_of};
 use crate::files::{File, Handles};
 use crate::known::Known;
@@ -161,6 +162,11 @@ impl Server {
         }
     }
 
+    /// Returns the entries of an open directory.
+    fn entries(&self, handle: FileHandle, from: u64) -> Result<Arc<Vec<Entry>>, Errno> {
+        self.directories.get(handle)?.entries(&self.backend, from)
+    }
+
     fn read_attribute(&self, number: INodeNo, name: &OsStr) -> Result<Vec<u8>, Errno> {
         let value = self.backend.filesystem().xattr(&self.inode(number)?, bytes(name));
         value.map_err(|error| errno(&error))?.ok_or(Errno::ENODATA)
@@ -177,6 +183,11 @@ impl Server {
         }
         Ok(names)
     }
+}
+
+/// Returns the entries of a listing that are not returned yet, each with the place after it.
+fn rest(entries: &[Entry], from: u64) -> impl Iterator<Item = (u64, &Entry)> {
+    (1..).zip(entries).skip(usize::try_from(from).unwrap_or(usize::MAX))
 }
 
 /// The attributes that a call sets.
@@ -472,12 +483,11 @@ impl Filesystem for Server {
         from: u64,
         mut reply: ReplyDirectory,
     ) {
-        let directory = self.directories.get(handle);
-        let entries = match directory.and_then(|open| open.entries(&self.backend, from)) {
+        let entries = match self.entries(handle, from) {
             Ok(entries) => entries,
             Err(error) => return reply.error(error),
         };
-        for (at, entry) in (1..).zip(entries.iter()).skip(usize::try_from(from).unwrap_or(0)) {
+        for (at, entry) in rest(&entries, from) {
             let name = name::name(&entry.name);
             if reply.add(to_kernel(entry.inode), at, entry.kind, name) {
                 break;
@@ -494,12 +504,11 @@ impl Filesystem for Server {
         from: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let directory = self.directories.get(handle);
-        let entries = match directory.and_then(|open| open.entries(&self.backend, from)) {
+        let entries = match self.entries(handle, from) {
             Ok(entries) => entries,
             Err(error) => return reply.error(error),
         };
-        for (at, entry) in (1..).zip(entries.iter()).skip(usize::try_from(from).unwrap_or(0)) {
+        for (at, entry) in rest(&entries, from) {
             let name = name::name(&entry.name);
             // An entry that was removed meanwhile is left out.
             let Ok(inode) = self.backend.inode(entry.inode.get().into()) else { continue };

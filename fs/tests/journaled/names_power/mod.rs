@@ -91,7 +91,7 @@ fn count(counter: &AtomicU64) -> u64 {
 /// Sequences that differ in the way in which they are played.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
-    /// There are sequences that differ only in the last sync.
+    /// Sequences of which some differ only in the last sync.
     Pairs,
     Random,
     /// Operations that cannot be made are left out.

@@ -211,7 +211,7 @@ pub type Sequence = Vec<(Op, Sync)>;
 
 /// Returns the files that must be there before a sequence; `None` if some of its operations cannot be made.
 pub fn setup(ops: impl Iterator<Item = Op>) -> Option<Vec<At>> {
-    // What the operations before have made of each name: true if it is in use.
+    // For each name that an operation before has changed: true if it is in use.
     let (mut known, mut files) = ([None; NAMES.len()], Vec::new());
     for op in ops {
         let (present, absent) = op.needs();
