@@ -89,8 +89,8 @@ pub use controller::options::{Options, Wait};
 pub use controller::resets::Resets;
 pub use controller::writable::WritableController;
 pub use dma::{
-    Arena, BOUNCE_BYTES_MAX, BouncePool, DmaBuf, DmaMemory, FrozenBuf, PAGE_SIZE, ScatterList,
-    SplitBuffer,
+    Arena, BOUNCE_BYTES_MAX, BouncePool, DmaBuf, DmaMemory, FrozenBuf, PAGE_SIZE, PageSpan,
+    ScatterList, SplitBuffer,
 };
 pub use error::{Error, Result};
 pub use future::{AsyncQueue, Ticket};

@@ -8,7 +8,7 @@ use nvio_spec::{
     InformationFormat, Status,
 };
 
-use crate::dma::{DmaBuf, PAGE_SIZE};
+use crate::dma::{DmaBuf, PAGE_SIZE, PageSpan};
 use crate::error::{Error, Result};
 
 /// Maximum number of blocks of one command. NLB could encode one block more, but then the check of
@@ -78,7 +78,7 @@ pub struct Namespace {
 /// See the [example](Namespace#examples).
 #[derive(Clone, Debug)]
 pub struct PageRead {
-    pub(crate) bytes: u64,
+    pub(crate) span: PageSpan,
     /// First two dwords.
     pub(crate) head: u64,
     /// Number of blocks, 0's based.
@@ -94,7 +94,7 @@ impl PageRead {
     ///
     /// See the [example](Namespace#examples).
     pub fn serves(&self) -> bool {
-        self.bytes != u64::MAX
+        self.span != PageSpan::NONE
     }
 }
 
@@ -233,12 +233,13 @@ impl Namespace {
         let last = self.blocks.checked_sub(nlb.wrapping_add(1));
         let whole = bytes != 0 && bytes.is_multiple_of(self.block_size());
         let page = bytes as usize <= PAGE_SIZE.min(self.max_transfer());
-        let (bytes, last) = match last {
-            Some(last) if whole && page && self.metadata_size() == 0 => (u64::from(bytes), last),
-            // No buffer has this length.
-            _ => (u64::MAX, 0),
+        let (span, last) = match last {
+            Some(last) if whole && page && self.metadata_size() == 0 => {
+                (PageSpan::new(bytes), last)
+            }
+            _ => (PageSpan::NONE, 0),
         };
-        PageRead { bytes, head: self.read_head, nlb, last, _identify: Arc::clone(&self.identify) }
+        PageRead { span, head: self.read_head, nlb, last, _identify: Arc::clone(&self.identify) }
     }
 
     /// Returns the number of bytes of data in a logical block, 512 to 65,536.

@@ -98,7 +98,7 @@ pub use device::image_queue::{Image, ImageQueue, WritableImage};
 pub use device::protection::{BadProtection, NamespaceProtection};
 pub use error::{BioError, Error, FileError};
 pub use memory::borrowed::{Cursor, Sink, Source};
-pub use nvio_driver::{BOUNCE_BYTES_MAX, DmaBuf, Handler};
+pub use nvio_driver::{BOUNCE_BYTES_MAX, DmaBuf, Handler, PageSpan};
 pub use queue::counters::{Counters, Reason};
 pub use queue::disk_reader::DiskReader;
 pub use queue::disk_writer::DiskWriter;

@@ -19,7 +19,7 @@ const _: () = assert!(PAGE as usize == PAGE_SIZE);
 ///
 /// # Examples
 /// ```
-/// use nvio_driver::Arena;
+/// use nvio_driver::{Arena, PageSpan};
 ///
 /// let arena = Arena::detached(2 << 20)?;
 /// let mut buf = arena.alloc(8192)?;
@@ -28,7 +28,7 @@ const _: () = assert!(PAGE as usize == PAGE_SIZE);
 ///
 /// // Two disjoint buffers, each for a command of its own, and one buffer again.
 /// let mut page = buf.split_to(4096).ok_or("too short")?;
-/// assert!(page.is_page(4096) && page.is_aligned());
+/// assert!(page.is_page(PageSpan::new(4096)) && page.is_aligned());
 /// page.join(buf).map_err(|_| "not neighbours")?;
 ///
 /// page.truncate(100);
@@ -45,6 +45,26 @@ pub struct DmaBuf {
     /// word, because they are moved together. `start + len` is inside the allocation.
     span: u64,
     pages: Arc<Allocation>,
+}
+
+/// A length of buffers that begin on a page, as [`DmaBuf::is_page`] compares it with a buffer in the fewest
+/// instructions.
+///
+/// See the [example](DmaBuf#examples).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageSpan(u64);
+
+impl PageSpan {
+    /// The length of no buffer.
+    // Its low bits are set, which are zero in each `span_in_page`.
+    pub const NONE: Self = Self(u64::MAX);
+
+    /// Creates the length from a number of bytes.
+    ///
+    /// See the [example](DmaBuf#examples).
+    pub const fn new(bytes: u32) -> Self {
+        Self((bytes as u64) << DmaBuf::SPAN_SHIFT)
+    }
 }
 
 /// The pages of a buffer and of its parts.
@@ -143,14 +163,12 @@ impl DmaBuf {
         u64::from(self.len32()) << Self::SPAN_SHIFT
     }
 
-    /// Returns true if the buffer has `len` bytes and begins on a page.
+    /// Returns true if the buffer begins on a page and has this length.
     ///
     /// See the [example](Self#examples).
     #[inline(always)]
-    pub fn is_page(&self, len: u64) -> bool {
-        // The length and the offset in a page, in one comparison: allocations begin on a page.
-        const MASK: u64 = ((PAGE_SIZE as u64 - 1) << 32) | 0xffff_ffff;
-        self.span & MASK == len
+    pub fn is_page(&self, span: PageSpan) -> bool {
+        self.span_in_page() == span.0
     }
 
     /// Returns true if the buffer begins at a multiple of four bytes, as controllers require (Base
@@ -323,7 +341,23 @@ impl DerefMut for DmaBuf {
 
 #[cfg(test)]
 mod tests {
-    use crate::Arena;
+    use crate::{Arena, PageSpan};
+
+    #[test]
+    fn a_page_has_the_length_and_begins_on_a_page() {
+        let arena = Arena::detached(1).unwrap();
+        let mut all = arena.alloc(16_384).unwrap();
+        let mut second = all.split_to(8192).unwrap();
+        let first = second.split_to(4096).unwrap();
+        let is = |buf: &crate::DmaBuf, bytes| buf.is_page(PageSpan::new(bytes));
+        assert!(is(&first, 4096) && is(&second, 4096) && is(&all, 8192));
+        assert!(!is(&first, 4095) && !is(&first, 8192) && !is(&all, 4096) && !is(&first, 0));
+        let rest = second.split_to(512).unwrap();
+        assert!(is(&rest, 512) && !is(&second, 3584));
+        for buf in [first, second, rest, all, arena.alloc(0).unwrap()] {
+            assert!(!buf.is_page(PageSpan::NONE));
+        }
+    }
 
     #[test]
     fn parts_are_disjoint_and_join_only_in_order() {

@@ -19,7 +19,7 @@ mod split_buffer;
 
 pub use arena::Arena;
 pub use bounce::{BOUNCE_BYTES_MAX, BouncePool};
-pub use buf::DmaBuf;
+pub use buf::{DmaBuf, PageSpan};
 pub use frozen::FrozenBuf;
 pub use memory::DmaMemory;
 pub use page_map::PAGE_SIZE;

@@ -240,7 +240,7 @@ impl<T> QueuePair<T> {
         buf: DmaBuf,
         context: T,
     ) -> Result<(), (DmaBuf, T)> {
-        if !buf.is_page(read.bytes) || lba > read.last {
+        if !buf.is_page(read.span) || lba > read.last {
             return Err((buf, context));
         }
         self.core.submit_page(read.head, lba, read.nlb, buf, context)

@@ -17,12 +17,13 @@ pub const PAGE: u32 = 4096;
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MappingKind {
+    /// Blocks with data.
+    // Zero, so that one test finds it together with the flags.
+    Mapped = 0,
     /// No blocks: reads return zeroes.
     Hole,
     /// Space is reserved but not allocated: the data is in the cache only.
     Delalloc,
-    /// Blocks with data.
-    Mapped,
     /// Blocks without data: reads return zeroes, whatever the device holds.
     Unwritten,
     /// The data is in the filesystem's metadata; see [`Mapper::read_inline`].

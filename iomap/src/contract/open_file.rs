@@ -324,6 +324,21 @@ impl<I> InFlight<I> {
     pub(crate) fn state(&self) -> &I {
         &self.0
     }
+
+    /// Decrements the number of requests in flight, as a drop does. It takes the value, which a drop would
+    /// find in memory, where each request would store it.
+    #[inline]
+    pub(crate) fn end(self) {
+        if let Some(state) = Arc::into_inner(self.0) {
+            drop_last(state);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn drop_last<I>(state: I) {
+    drop(state);
 }
 
 #[cfg(test)]

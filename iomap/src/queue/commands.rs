@@ -218,7 +218,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         &mut self,
         bio: Bio<Tag<I>>,
     ) -> Result<(), Rejected<Error, Bio<Tag<I>>>> {
-        if bio.op != BioOp::Read || !bio.buf.is_page(self.state.page) {
+        if bio.op != BioOp::Read || !bio.buf.is_page(self.state.page_span) {
             return self.queue.submit(bio);
         }
         let Bio { addr, buf, tag, .. } = bio;

@@ -480,7 +480,9 @@ impl<I: OpenFile, H: Handler<Done<I::Error>>> Handler<BioDone<Tag<I>>> for Settl
         // Otherwise an unwind would find `buf` in memory, and each completion would store it.
         let buf = ManuallyDrop::new(buf);
         // Before the handler runs, which then finds the file's count of requests lowered.
-        drop(in_flight);
+        if let Some(in_flight) = in_flight {
+            in_flight.end();
+        }
         let memory = Some(Memory::Dma(ManuallyDrop::into_inner(buf)));
         self.handler.completed(Done { token, result: Ok(bytes), memory });
     }

@@ -1,5 +1,7 @@
 //! The public calls that read.
 
+use std::mem::ManuallyDrop;
+
 use nvio_driver::DmaBuf;
 
 use crate::contract::io_args::{Done, Failed, IoArgs, IoFlags, Memory, Rejected};
@@ -34,23 +36,27 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         token: u64,
     ) -> Result<(), Rejected<ErrorOf<M>>> {
         // Fewer questions than those of `route`, each of which answers several.
-        let usual = buf.is_page(self.state.page);
+        let usual = buf.is_page(self.state.page_span);
         if !usual || pos & self.state.block_mask != 0 {
             return self.read_plain(file, pos, buf, token);
         }
         let count = u64::from(PAGE);
+        // Otherwise an unwind of the filesystem would find `buf` in memory, and each read would store it.
+        let buf = ManuallyDrop::new(buf);
         let in_flight = file.open_file().begin_io();
         if pos >= file.page_end(in_flight.state()) {
-            drop(in_flight);
-            return self.read_plain(file, pos, buf, token);
+            in_flight.end();
+            return self.read_plain(file, pos, ManuallyDrop::into_inner(buf), token);
         }
         let op = op_of(BioOp::Read, IoFlags::empty());
         let mapping = match file.begin(pos, count, op) {
             Ok(mapping) => mapping,
             Err(error) => {
-                return self.continue_page(file, (pos, token), Stopped::Filesystem(error, buf));
+                let stopped = Stopped::Filesystem(error, ManuallyDrop::into_inner(buf));
+                return self.continue_page(file, (pos, token), stopped);
             }
         };
+        let buf = ManuallyDrop::into_inner(buf);
         let Some(addr) = one_range(&mapping, pos, count) else {
             let stopped = Stopped::Mapping(mapping, in_flight, buf);
             return self.continue_page(file, (pos, token), stopped);

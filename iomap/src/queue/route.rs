@@ -105,21 +105,34 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
 /// Returns the device address of `count` bytes at `pos`, if the mapping covers them with data.
 #[inline(always)]
 pub(crate) fn one_range(mapping: &Mapping, pos: u64, count: u64) -> Option<u64> {
-    let (addr, bytes) = data_at(mapping, pos)?;
-    (count <= bytes).then_some(addr)
+    let (before, bytes) = data_from(mapping, pos)?;
+    // Before the sum, whose carry is then tested at once.
+    if count > bytes {
+        return None;
+    }
+    mapping.addr.checked_add(before)
 }
 
 /// Returns the device address of `pos` and the number of bytes from there to the end of the
 /// mapping, if it covers `pos` with data.
 #[inline(always)]
 pub(crate) fn data_at(mapping: &Mapping, pos: u64) -> Option<(u64, u64)> {
-    let Mapping { offset, length, addr, kind, flags } = *mapping;
+    let (before, bytes) = data_from(mapping, pos)?;
+    Some((mapping.addr.checked_add(before)?, bytes))
+}
+
+/// Returns the number of bytes of the mapping before `pos`, and from there to its end, if it covers `pos`
+/// with data.
+#[inline(always)]
+fn data_from(mapping: &Mapping, pos: u64) -> Option<(u64, u64)> {
+    let Mapping { offset, length, kind, flags, .. } = *mapping;
     // Wraps for a mapping past `pos`, and is larger than any length then.
     let before = pos.wrapping_sub(offset);
-    if kind != MappingKind::Mapped || flags.intersects(UNFIT) || before >= length {
+    let unfit = kind as u32 | flags.intersection(UNFIT).bits();
+    if unfit != MappingKind::Mapped as u32 || before >= length {
         return None;
     }
-    Some((addr.checked_add(before)?, length - before))
+    Some((before, length - before))
 }
 
 /// Returns the reason why one command does not serve a mapping; `None` if the mapping breaks the

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use nvio_driver::{BouncePool, DmaBuf, Handler};
+use nvio_driver::{BouncePool, DmaBuf, Handler, PageSpan};
 
 use crate::contract::bytes::to_usize;
 use crate::contract::io_args::{Done, Memory};
@@ -39,6 +39,8 @@ pub(crate) struct QueueState<I: OpenFile> {
     /// Bytes of a read that the page path serves: [`PAGE`], or a length that no buffer has while
     /// a mode is set. The page path tests the length instead of the mode.
     pub(crate) page: u64,
+    /// `page`, or the length of no buffer.
+    pub(crate) page_span: PageSpan,
     /// The device's logical block minus one.
     pub(crate) block_mask: u64,
 }
@@ -123,13 +125,17 @@ impl<I: OpenFile> QueueState<I> {
             forced: 0,
             mode: Mode::default(),
             page: u64::from(PAGE),
+            page_span: PageSpan::new(PAGE),
             block_mask: (1 << block_shift) - 1,
         }
     }
 
     pub(crate) fn set_mode(&mut self, bit: u8, on: bool) {
         self.mode = self.mode.with(bit, on);
-        self.page = if self.mode == Mode(0) { u64::from(PAGE) } else { u64::MAX };
+        (self.page, self.page_span) = match self.mode {
+            Mode(0) => (u64::from(PAGE), PageSpan::new(PAGE)),
+            _ => (u64::MAX, PageSpan::NONE),
+        };
     }
 
     /// Returns the number of requests whose results were not returned yet.

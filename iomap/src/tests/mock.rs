@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Mutex;
 
 use nvio_driver::spec::Status;
-use nvio_driver::{Arena, DmaBuf, Handler, Rejected};
+use nvio_driver::{Arena, DmaBuf, Handler, PageSpan, Rejected};
 
 use crate::contract::mapper::{Mapper, Mapping, Op, PAGE};
 use crate::contract::open_file::{EndIo, FileRef, OpenFile, Report};
@@ -526,7 +526,7 @@ impl<C> Queue<C> for MockQueue<C> {
 
     fn read_page(&mut self, addr: u64, buf: DmaBuf, tag: C) -> Result<(), (DmaBuf, C)> {
         let serves = addr.is_multiple_of(512) && addr.saturating_add(4096) <= self.size();
-        if !serves || !buf.is_page(u64::from(PAGE)) || self.in_flight.len() == self.depth {
+        if !serves || !buf.is_page(PageSpan::new(PAGE)) || self.in_flight.len() == self.depth {
             return Err((buf, tag));
         }
         let bio = Bio { op: BioOp::Read, addr, buf, tag, fua: false };
