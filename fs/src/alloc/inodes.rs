@@ -107,6 +107,20 @@ fn spread(handle: &Handle<'_>, near: u32) -> Result<u32, Stop> {
     Ok(best.map_or(near, |&(number, _)| number))
 }
 
+/// Marks an inode as used that a file has got already.
+///
+/// # Errors
+/// Damage to the bitmap, or if the inode is in use.
+pub(crate) fn take(handle: &mut Handle<'_>, inode: InodeNumber, is_dir: bool) -> Result<(), Stop> {
+    let (number, bit) = place(handle.superblock(), inode);
+    let group = Group::load(handle, number)?;
+    let is_free = !bitmap::is_set(&group.bits, bit);
+    let rule = "must be free according to the bitmap";
+    Structure::InodeBitmap(number).ensure(is_free, "inode", inode.get(), rule)?;
+    group.zero_table_before(handle, bit)?;
+    group.take(handle, bit, is_dir).map(drop)
+}
+
 /// Marks an inode as free. Its other blocks were freed before.
 ///
 /// # Errors
@@ -204,10 +218,31 @@ impl Group {
         self.store(handle)
     }
 
+    /// Zeroes the blocks of the inode table that were never used before the one with the inode at an index,
+    /// because they count as used with it.
+    fn zero_table_before(&self, handle: &mut Handle<'_>, bit: u32) -> Result<(), Stop> {
+        let superblock = handle.superblock();
+        if !group::counts_unused(superblock) {
+            return Ok(());
+        }
+        let used = superblock.inodes_per_group.saturating_sub(self.descriptor.unused_inodes);
+        let (last, _) = self.table_block(superblock, bit)?;
+        let mut at = used;
+        while at < bit {
+            let (block, inodes) = self.table_block(superblock, at)?;
+            if block == last {
+                break;
+            }
+            self.zero_table_block(handle, at)?;
+            at = inodes.end.max(at.saturating_add(1));
+        }
+        Ok(())
+    }
+
     /// Zeroes the block of the inode table with the inode at an index, if all its inodes are free. It is
     /// not read, and it may have other contents if the table was never initialised.
     ///
-    /// The first free inode is taken, so all blocks of the table before it are in use already.
+    /// An allocation takes the first free inode, so all blocks of the table before it are in use already.
     fn zero_table_block(&self, handle: &mut Handle<'_>, bit: u32) -> Result<(), Stop> {
         let superblock = handle.superblock();
         let (block, inodes) = self.table_block(superblock, bit)?;

@@ -34,6 +34,13 @@ pub(super) struct Orphan {
     has_links: bool,
 }
 
+impl Orphan {
+    /// Returns the number of the inode.
+    pub(super) fn number(&self) -> InodeNumber {
+        self.number
+    }
+}
+
 /// Returns the orphans. Nothing is changed if one of them cannot be processed.
 pub(super) fn listed(fs: &Filesystem) -> Result<Vec<Orphan>, Error> {
     let superblock = fs.superblock();

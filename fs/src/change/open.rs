@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::blocks::device::{BlockDevice, WriteRange};
 use crate::blocks::overlay::Overlay;
 use crate::blocks::source::BlockSource;
+use crate::change::cleanup::Orphan;
 use crate::change::delayed::Reserved;
 use crate::change::{JournaledFilesystem, cleanup, replay, superblock};
 use crate::error::Error;
@@ -151,14 +152,14 @@ fn recover(
     let next = recovered.next_tid;
     let after = fs.recovered_to(source, recovered)?;
     check(after.superblock())?;
-    cleanup::listed(&after)?;
+    let orphans = cleanup::listed(&after)?.iter().map(Orphan::number).collect();
     let fast = match after.fast_commits() {
         Some(commits) => {
             // The counts of free blocks are older than the fast commits.
             let (log, free) = (open_log(fs)?, u64::MAX);
             let sink = Sink::new(Arc::clone(device));
             let journal = Journal::new(sink, log, next, free, Reserved::default());
-            replay::prepare(&after, commits, journal)?
+            replay::prepare(&after, commits, &orphans, journal)?
         }
         None => None,
     };

@@ -18,18 +18,23 @@ pub(crate) enum NameChange {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NameChanges {
     changes: BTreeMap<Box<[u8]>, NameChange>,
-    /// The directory is new, and its blocks were never written.
-    is_new: bool,
+    /// The parent of a new directory, whose blocks were never written.
+    parent: Option<InodeNumber>,
 }
 
 impl NameChanges {
-    pub(crate) fn of_new_directory() -> Self {
-        Self { is_new: true, ..Self::default() }
+    pub(crate) fn of_new_directory(parent: InodeNumber) -> Self {
+        Self { parent: Some(parent), ..Self::default() }
     }
 
     /// Returns true if the directory's blocks must be ignored.
     pub(crate) fn is_new(&self) -> bool {
-        self.is_new
+        self.parent.is_some()
+    }
+
+    /// Returns the parent of a new directory.
+    pub(crate) fn parent(&self) -> Option<InodeNumber> {
+        self.parent
     }
 
     pub(crate) fn set(&mut self, name: &[u8], change: NameChange) {
@@ -47,5 +52,11 @@ impl NameChanges {
             NameChange::For(inode, kind) => Some((&**name, inode, kind)),
             NameChange::Removed => None,
         })
+    }
+
+    /// Returns the removed names, sorted.
+    pub(crate) fn removed(&self) -> impl Iterator<Item = &[u8]> {
+        let removed = self.changes.iter().filter(|(_, change)| **change == NameChange::Removed);
+        removed.map(|(name, _)| &**name)
     }
 }

@@ -39,9 +39,9 @@ pub enum NotWritable {
     /// The journal is on another device.
     #[error("its journal is on another device, which changes do not support")]
     ExternalJournal,
-    /// The filesystem was not unmounted, and its journal has fast commits that change more than
-    /// attributes and blocks of files.
-    #[error("its journal has fast commits of names, which cannot be replayed here; mount it once")]
+    /// The filesystem was not unmounted, and its journal has fast commits that are not supported, such as
+    /// those of symbolic links and devices.
+    #[error("its journal has fast commits that cannot be replayed here; mount it once")]
     FastCommits,
     /// The filesystem journals all data (`data=journal`).
     #[error("its data is journaled (data=journal)")]

@@ -85,6 +85,15 @@ impl Journal {
         self.lock().running.is_empty()
     }
 
+    /// Returns an error if the running transaction is too large for the empty log.
+    pub(crate) fn check_size(&self) -> Result<(), Error> {
+        let state = self.lock();
+        // A block of revokes has at least 64.
+        let revokes = state.running.revoked.len() >> 6;
+        let (blocks, limit) = (state.running.images.len().saturating_add(revokes), self.limit);
+        if blocks > limit { Err(Error::ChangeTooLarge { blocks, limit }) } else { Ok(()) }
+    }
+
     /// Makes a change: calls `apply` until no block that it needs is missing, and adds its blocks to
     /// the running transaction.
     ///

@@ -154,6 +154,16 @@ pub fn ignore_recounted_blocks(ours: &mut View, theirs: &View, recounted: impl F
     }
 }
 
+/// Replaces our counts of links of directories by the kernel's, whose replay of fast commits does not count
+/// the links of directories that it creates or removes.
+pub fn ignore_links_of_directories(ours: &mut View, theirs: &View) {
+    for (path, entry) in ours {
+        if let Some(theirs) = theirs.get(path).filter(|_| entry.mode & 0o170_000 == 0o040_000) {
+            entry.links = theirs.links;
+        }
+    }
+}
+
 /// Returns a view without counts of blocks, which depend on the nodes of trees, and without the times of
 /// directories, which a mount by the kernel changes.
 pub fn settled(mut view: View) -> View {

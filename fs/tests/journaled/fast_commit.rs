@@ -374,7 +374,7 @@ fn a_torn_fast_commit_is_not_there() {
 
 /// Stores the checksum in the tail of a fast commit of one block. Returns false if its tags do not lead
 /// to a tail.
-fn seal(block: &mut [u8]) -> bool {
+pub(super) fn seal(block: &mut [u8]) -> bool {
     let mut at = 0;
     while at + 12 <= block.len() {
         if get(block, at, 2) == 8 {

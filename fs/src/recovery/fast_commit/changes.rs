@@ -17,8 +17,6 @@ pub(crate) struct FastCommit {
     pub bytes: usize,
     /// Number of fast commits.
     pub commits: u32,
-    /// True if tags add or remove names, or inodes with them.
-    pub has_names: bool,
 }
 
 /// The patches of one inode.
@@ -27,6 +25,8 @@ pub(crate) struct Patch {
     /// The new inode with its checksum; `None` if only the map has changed.
     pub bytes: Option<Block>,
     pub ranges: MapChanges,
+    /// The inode was free before, or was freed: nothing of its old blocks and attributes is left.
+    pub is_new: bool,
 }
 
 impl FastCommit {

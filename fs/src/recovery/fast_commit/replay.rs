@@ -20,6 +20,8 @@ use crate::recovery::fast_commit::scan::Scan;
 use crate::recovery::fast_commit::tag;
 use crate::recovery::fast_commit::tag::{Found, Tag};
 
+/// Number of links from which on those of a directory are not counted.
+const LINKS_MAX: u32 = 65_000;
 /// Maximum total size of patched inodes, bytes.
 const INODES_MAX: usize = 64 << 20;
 
@@ -100,12 +102,8 @@ impl Replay<'_> {
                 }
                 Ok(())
             }
-            Tag::Create(name) => {
-                self.found.has_names = true;
-                self.create(&name)
-            }
+            Tag::Create(name) => self.create(&name),
             Tag::Link(name) => {
-                self.found.has_names = true;
                 if let Some(inode) = self.inode(name.inode)?
                     && self.add_name(&name, &inode)?
                 {
@@ -113,10 +111,7 @@ impl Replay<'_> {
                 }
                 Ok(())
             }
-            Tag::Unlink(name) => {
-                self.found.has_names = true;
-                self.unlink(&name)
-            }
+            Tag::Unlink(name) => self.unlink(&name),
             Tag::Inode { number, bytes } => self.replace_inode(number, bytes),
             Tag::Tail { .. } => {
                 self.found.commits = self.found.commits.saturating_add(1);
@@ -238,27 +233,45 @@ impl Replay<'_> {
         let Some(inode) = self.inode(name.inode)? else {
             return Err(self.corrupt(Problem::NameOfFreeInode { inode: name.inode }));
         };
-        if inode.is_dir() {
-            if self.directory(name.directory)?.is_none() {
-                return Ok(());
-            }
-            // The kernel gives a new directory a first block with only "." and "..".
-            let empty = Arc::new(NameChanges::of_new_directory());
-            self.found.names.insert(name.inode, empty);
+        if !inode.is_dir() {
+            self.add_name(name, &inode)?;
+            return self.set_links(name.inode, |_| 1);
         }
-        self.add_name(name, &inode)?;
-        self.set_links(name.inode, |_| 1)
+        if self.directory(name.directory)?.is_none() {
+            return Ok(());
+        }
+        // The kernel gives a new directory a first block with only "." and "..". Its replay does not count
+        // the links of them, which e2fsck then corrects.
+        let empty = NameChanges::of_new_directory(name.directory);
+        self.found.names.insert(name.inode, Arc::new(empty));
+        if self.add_name(name, &inode)? {
+            self.set_links(name.directory, |links| match links {
+                1 => 1,
+                links if u32::from(links) < LINKS_MAX => links.saturating_add(1),
+                _ => 1,
+            })?;
+        }
+        self.set_links(name.inode, |_| 2)
     }
 
     fn unlink(&mut self, name: &tag::Name<'_>) -> Result<(), Error> {
         let Some(inode) = self.inode(name.inode)? else { return Ok(()) };
         let Some(directory) = self.directory(name.directory)? else { return Ok(()) };
         let Some(found) = self.find(&directory, name.name)? else { return Ok(()) };
-        // If the name now refers to another inode, it was reused. The unlinked inode still loses a
-        // link.
         if found == name.inode {
             self.names(name.directory).set(name.name, NameChange::Removed);
         }
+        if inode.is_dir() {
+            // The kernel's replay keeps it as a directory without a name, which e2fsck then finds.
+            if found == name.inode {
+                self.free(name.inode)?;
+                let one_less = |links: u16| if links > 2 { links.saturating_sub(1) } else { links };
+                self.set_links(name.directory, one_less)?;
+            }
+            return Ok(());
+        }
+        // If the name now refers to another inode, it was reused. The unlinked inode still loses a
+        // link.
         if inode.links() > 1 {
             return self.set_links(name.inode, |links| links.saturating_sub(1));
         }
@@ -270,7 +283,8 @@ impl Replay<'_> {
         let mut bytes = self.bytes(number)?;
         inode::free(&mut bytes);
         self.found.names.remove(&number);
-        self.patch(number).ranges = MapChanges::default();
+        let patch = self.patch(number);
+        (patch.ranges, patch.is_new) = (MapChanges::default(), true);
         self.set_bytes(number, bytes)
     }
 
@@ -293,7 +307,25 @@ impl Replay<'_> {
             Err(Error::NoSuchInode { .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
+        if self.is_free(number)? {
+            // Blocks and attributes in it are those of a file that was removed.
+            bytes.fill(0);
+            self.patch(number).is_new = true;
+        }
         inode::replace(&mut bytes, fresh);
         self.set_bytes(number, bytes)
+    }
+
+    /// Returns true if no file has the inode in its current state.
+    fn is_free(&self, number: InodeNumber) -> Result<bool, Error> {
+        let parsed = match self.found.inode(number) {
+            Some(bytes) => Inode::parse(self.fs.superblock(), number, bytes),
+            None => self.fs.inode(number),
+        };
+        match parsed {
+            Err(Error::InodeNotInUse { .. }) => Ok(true),
+            Ok(_) | Err(Error::Corrupt(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }

@@ -194,6 +194,33 @@ fn names_and_links() {
     assert_eq!(extents(&fs, 14), []);
 }
 
+/// The kernel's replay counts no links of directories.
+#[test]
+fn directories_have_their_links() {
+    let new_directory = |number| {
+        let mut tag = inode(number, 1024, 2);
+        tag[8 + 1] = 0x41;
+        tag
+    };
+    let links = |fs: &Filesystem, number: u32| fs.inode(number).unwrap().links();
+    let mut tags = vec![
+        new_directory(14),
+        name(3, DIR, 14, b"new"),
+        new_directory(15),
+        name(3, 14, 15, b"sub"),
+        name(4, 14, FILE, b"second"),
+    ];
+    let (fs, _) = open(Bytes::with(&tags)).unwrap();
+    // A directory with one link does not count its subdirectories.
+    assert_eq!([DIR, 14, 15, FILE].map(|number| links(&fs, number)), [1, 3, 2, 2]);
+    assert_eq!(names(&fs, 14), [("second".to_owned(), FILE), ("sub".to_owned(), 15)]);
+    tags.push(name(5, 14, 15, b"sub"));
+    let (fs, _) = open(Bytes::with(&tags)).unwrap();
+    assert_eq!([DIR, 14, FILE].map(|number| links(&fs, number)), [1, 2, 2]);
+    assert_eq!(names(&fs, 14), [("second".to_owned(), FILE)]);
+    assert!(matches!(fs.inode(15), Err(Error::InodeNotInUse { .. })));
+}
+
 #[test]
 fn an_inode_that_is_used_again_has_nothing_of_the_old_one() {
     let area = Bytes::with(&[
