@@ -3,10 +3,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nvio_driver::{Controller, Error, Options, QueuePair};
+use nvio_driver::{Completion, Controller, Error, Options, QueuePair};
 use nvio_emulator::{Backing, Config, Emulator, NamespaceConfig};
 use nvio_testkit::controller::{open, open_with};
 use nvio_testkit::random::Rng;
@@ -286,4 +288,34 @@ fn a_controller_that_goes_away_ends_every_wait() {
     drop(controller);
     let took = begin.elapsed();
     assert!(took < Duration::from_secs(30), "{took:?}");
+}
+
+#[test]
+fn a_waiting_call_lets_a_device_of_its_process_work_in_its_thread() {
+    let content = Content::new(7);
+    let (emulator, stream) = Config::new().namespace(content.namespace()).connect().unwrap();
+    let (helper, runs) = (emulator.helper(), Arc::new(AtomicUsize::new(0)));
+    let run = {
+        let runs = Arc::clone(&runs);
+        move || {
+            runs.fetch_add(1, Ordering::Relaxed);
+            helper.run()
+        }
+    };
+    let controller = Controller::open_local(stream, run, Options::default()).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue: QueuePair<u64> = controller.queue_pair(8).unwrap();
+    let mut read = |lba: u64| {
+        queue.read(&namespace, lba, controller.alloc(4 * KIB).unwrap(), lba).unwrap();
+        let before = runs.load(Ordering::Relaxed);
+        let from = lba as usize * namespace.block_size() as usize;
+        let check = |done: Completion<u64>| {
+            assert!(done.status.is_success() && done.buf[..] == content.bytes[from..][..4 * KIB]);
+        };
+        assert_eq!(queue.wait(check).unwrap(), 1);
+        runs.load(Ordering::Relaxed) - before
+    };
+    // The device's own thread may be first, but not each time.
+    let helped = (0..1000).filter(|lba| read(*lba) > 0).count();
+    assert!(helped > 0, "no call has run the device");
 }

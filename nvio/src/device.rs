@@ -242,7 +242,9 @@ fn emulate(
     let started = Emulator::builder().namespace(namespace).connect();
     let (emulator, connection) =
         started.map_err(|error| Error::Emulate { image: image.to_owned(), error })?;
-    Ok((Controller::open_stream(connection, options)?, emulator))
+    // A thread that waits for a block reads it itself, instead of waking another.
+    let helper = emulator.helper();
+    Ok((Controller::open_local(connection, move || helper.run(), options)?, emulator))
 }
 
 fn open(address: &Address, options: Options) -> Result<Controller, Error> {

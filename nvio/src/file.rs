@@ -33,6 +33,9 @@ use crate::shared::Shared;
 /// assert_eq!(&word, b"two");
 /// assert_eq!(file.read_at(13, &mut word)?, 1);
 ///
+/// // Without a copy.
+/// assert_eq!(file.read_at_then(8, 100, |bytes| bytes.to_vec())?, b"three\n");
+///
 /// // As a stream.
 /// file.seek(SeekFrom::Start(4))?;
 /// let lines: Result<Vec<_>, _> = BufReader::new(&mut file).lines().collect();
@@ -91,6 +94,23 @@ impl File {
     pub fn read_at(&mut self, pos: u64, out: &mut [u8]) -> Result<usize, Error> {
         let file = &mut self.file;
         Ok(self.volume.with_reader(|queue| file.read_at(queue, pos, out))??)
+    }
+
+    /// Reads at most `length` bytes at byte `pos`, waits, and calls `f` with them: fewer only at the end
+    /// of the file. Up to 1 MiB of whole blocks of the device is in DMA memory, so that nothing is copied.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at).
+    pub fn read_at_then<R>(
+        &mut self,
+        pos: u64,
+        length: usize,
+        f: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Error> {
+        let file = &mut self.file;
+        Ok(self.volume.with_pooled(|pooled| pooled.read(file, (pos, length), f))??)
     }
 
     /// Fills `out` from byte `pos`, and waits.

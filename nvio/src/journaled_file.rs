@@ -43,6 +43,7 @@ use crate::writable_file::IoMode;
 /// let mut text = [0; 6];
 /// assert_eq!(file.read_at_with(IoMode::Direct, 10_000, &mut text)?, 6);
 /// assert_eq!(&text, b"commit");
+/// assert!(file.read_at_then(10_000, 100, |bytes| bytes == b"commit")?);
 ///
 /// // As a stream.
 /// file.seek(SeekFrom::End(0))?;
@@ -166,7 +167,28 @@ impl JournaledFile {
             return Ok(self.cached()?.read_at(pos, out)?);
         }
         let Self { file, volume, .. } = self;
-        Ok(volume.queues.with(|| volume.queue(), |queue| file.read_at(queue, pos, out))??)
+        Ok(volume.with_queue(|pooled| file.read_at(&mut pooled.queue, pos, out))??)
+    }
+
+    /// Reads at most `length` bytes at byte `pos` past the cache, waits, and calls `f` with them: fewer
+    /// only at the end of the file. Up to 1 MiB of whole blocks of the device is in DMA memory, so that
+    /// nothing is copied.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at).
+    pub fn read_at_then<R>(
+        &mut self,
+        pos: u64,
+        length: usize,
+        f: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Error> {
+        if !self.access.reads {
+            return Err(Error::NotOpenFor { operation: "reading" });
+        }
+        let Self { file, volume, .. } = self;
+        Ok(volume.with_queue(|pooled| pooled.read(&mut **file, (pos, length), f))??)
     }
 
     /// Writes `data` to the bytes from `pos` on, through the cache. The device has them after
@@ -213,8 +235,7 @@ impl JournaledFile {
 
     fn write_direct(&mut self, io: IoArgs, data: &[u8]) -> Result<(), Error> {
         let Self { file, volume, .. } = self;
-        let write = |queue: &mut _| file.write_at(queue, io.pos, data);
-        volume.queues.with(|| volume.queue(), write)??;
+        volume.with_queue(|pooled| file.write_at(&mut pooled.queue, io.pos, data))??;
         match io.flags.contains(IoFlags::DSYNC) {
             true => self.sync_data(),
             false => Ok(()),

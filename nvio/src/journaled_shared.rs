@@ -2,16 +2,17 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nvio_ext4::JournaledFilesystem;
-use nvio_iomap::{DiskQueue, PageCache, WritableDisk};
+use nvio_ext4::{JournaledFilesystem, OpenInode};
+use nvio_iomap::{DiskQueue, PageCache, Tag, WritableDisk};
 
 use crate::device::Device;
 use crate::error::Error;
 use crate::pool::Pool;
+use crate::pooled::Pooled;
 
 pub(crate) struct JournaledShared {
     // Fields drop in order: queues and the filesystem before the device.
-    pub(crate) queues: Pool<nvio_ext4::FileQueue<WritableDisk>>,
+    pub(crate) queues: Pool<Pooled<DiskQueue<Tag<OpenInode>, WritableDisk>>>,
     /// Created for the first file that is read or written through it.
     pub(crate) cache: Mutex<Option<PageCache>>,
     /// Largest number of bytes of the cache.
@@ -25,8 +26,13 @@ pub(crate) struct JournaledShared {
 }
 
 impl JournaledShared {
-    pub(crate) fn queue(&self) -> Result<nvio_ext4::FileQueue<WritableDisk>, Error> {
-        Ok(nvio_ext4::FileQueue::new(self.disk_queue()?))
+    /// Calls `f` with a queue of the pool, and the memory that it has.
+    pub(crate) fn with_queue<R>(
+        &self,
+        f: impl FnOnce(&mut Pooled<DiskQueue<Tag<OpenInode>, WritableDisk>>) -> R,
+    ) -> Result<R, Error> {
+        let create = || Ok(Pooled::new(nvio_ext4::FileQueue::new(self.disk_queue()?)));
+        self.queues.with(create, f)
     }
 
     /// Keeps other open files from appending.

@@ -59,6 +59,7 @@ mod options;
 mod partition;
 mod place;
 mod pool;
+mod pooled;
 mod queue;
 mod range;
 mod recognise;

@@ -17,14 +17,17 @@ pub(crate) struct Pool<Q> {
 }
 
 struct State<Q> {
-    idle: Vec<Q>,
+    /// Boxed, because a queue is large, and each call moves one out and in.
+    idle: Vec<Box<Q>>,
     /// Queues that exist or are being created, idle ones included.
     count: usize,
+    /// Threads that wait for a queue. A signal for none would be a system call all the same.
+    waiting: usize,
 }
 
 impl<Q> Pool<Q> {
     pub(crate) fn new() -> Self {
-        let state = State { idle: Vec::with_capacity(QUEUES_MAX), count: 0 };
+        let state = State { idle: Vec::with_capacity(QUEUES_MAX), count: 0, waiting: 0 };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -39,12 +42,16 @@ impl<Q> Pool<Q> {
         let lost = Lost(self);
         let result = f(&mut queue);
         std::mem::forget(lost);
-        self.state().idle.push(queue);
-        self.changed.notify_one();
+        let mut state = self.state();
+        state.idle.push(queue);
+        if state.waiting > 0 {
+            self.changed.notify_one();
+        }
+        drop(state);
         Ok(result)
     }
 
-    fn take(&self, create: impl Fn() -> Result<Q, Error>) -> Result<Q, Error> {
+    fn take(&self, create: impl Fn() -> Result<Q, Error>) -> Result<Box<Q>, Error> {
         let mut is_exhausted = false;
         let mut state = self.state();
         loop {
@@ -53,13 +60,15 @@ impl<Q> Pool<Q> {
             }
             let is_full = state.count >= QUEUES_MAX || is_exhausted && state.count > 0;
             if is_full {
+                state.waiting += 1;
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.waiting -= 1;
                 continue;
             }
             state.count += 1;
             drop(state);
             let error = match create() {
-                Ok(queue) => return Ok(queue),
+                Ok(queue) => return Ok(Box::new(queue)),
                 Err(error) => error,
             };
             state = self.forget_one();

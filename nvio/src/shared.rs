@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::location::Location;
 use crate::options::OpenOptions;
 use crate::pool::Pool;
+use crate::pooled::Pooled;
 use crate::storage::Storage;
 use crate::volume_queue::VolumeQueue;
 
@@ -20,7 +21,7 @@ pub(crate) type ReadQueue = nvio_iomap::FileQueue<VolumeQueue<Tag<OpenInode>>, O
 pub(crate) struct Shared {
     // Fields drop in order: queues before the controller that they belong to.
     filesystem: Filesystem,
-    readers: Pool<ReadQueue>,
+    readers: Pool<Pooled<VolumeQueue<Tag<OpenInode>>>>,
     depth: u16,
     storage: Storage,
     _journal: Option<Storage>,
@@ -63,7 +64,15 @@ impl Shared {
 
     /// Calls `f` with a queue of the pool.
     pub(crate) fn with_reader<R>(&self, f: impl FnOnce(&mut ReadQueue) -> R) -> Result<R, Error> {
-        self.readers.with(|| self.queue(), f)
+        self.with_pooled(|pooled| f(&mut pooled.queue))
+    }
+
+    /// Calls `f` with a queue of the pool, and the memory that it has.
+    pub(crate) fn with_pooled<R>(
+        &self,
+        f: impl FnOnce(&mut Pooled<VolumeQueue<Tag<OpenInode>>>) -> R,
+    ) -> Result<R, Error> {
+        self.readers.with(|| Ok(Pooled::new(self.queue()?)), f)
     }
 
     pub(crate) fn device(&self) -> Option<&Device> {

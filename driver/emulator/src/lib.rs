@@ -107,3 +107,4 @@ pub use faults::{FaultCounts, Faults, Rule};
 pub use host::access::{Access, Dma};
 pub use host::memory::{HostMemory, MAPPINGS_MAX};
 pub use serve::emulator::Emulator;
+pub use serve::helper::Helper;

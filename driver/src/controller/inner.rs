@@ -102,6 +102,11 @@ impl Inner {
         self.transport.now()
     }
 
+    /// Lets a device of this process work in this thread; see [`Transport::run_device`].
+    pub(crate) fn run_device(&self) -> bool {
+        self.transport.run_device()
+    }
+
     /// Returns the time of the clock in milliseconds, which wrap.
     pub(crate) fn millis(&self) -> u32 {
         u32::try_from(self.now().as_millis() & u128::from(u32::MAX)).unwrap_or(0)

@@ -111,6 +111,12 @@ use crate::transport::open::{open, open_stream};
 /// # let socket = served.emulator.socket();
 /// let stream = std::os::unix::net::UnixStream::connect(socket)?;
 /// let controller = Controller::open_stream(stream, Options::default())?;
+/// # drop(controller);
+///
+/// // A server of this process, whose commands run in the threads that wait for them.
+/// let helper = served.emulator.helper();
+/// # let stream = std::os::unix::net::UnixStream::connect(socket)?;
+/// let controller = Controller::open_local(stream, move || helper.run(), Options::default())?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, derive_more::Debug)]
@@ -186,7 +192,24 @@ impl Controller {
     /// # Errors
     /// As [`open_with`](Self::open_with).
     pub fn open_stream(stream: UnixStream, options: Options) -> Result<Self> {
-        Self::open_on(open_stream(stream, reply_timeout(&options))?, options)
+        Self::open_on(open_stream(stream, reply_timeout(&options), None)?, options)
+    }
+
+    /// Opens the controller that a server in this process serves on `stream`, as
+    /// [`open_stream`](Self::open_stream) does. `run` lets it work in the thread of a call that waits;
+    /// see [`Transport::run_device`](crate::Transport::run_device).
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub fn open_local(
+        stream: UnixStream,
+        run: impl Fn() -> bool + Send + Sync + 'static,
+        options: Options,
+    ) -> Result<Self> {
+        let timeout = reply_timeout(&options);
+        Self::open_on(open_stream(stream, timeout, Some(Box::new(run)))?, options)
     }
 
     /// Returns the numbers of resets since the controller was opened.

@@ -10,6 +10,8 @@ use crate::interrupts::EventFd;
 
 /// Polls between two looks at the clock.
 const POLLS_PER_CLOCK: u32 = 64;
+/// Calls of a device of this process for one completion.
+const RUNS_MAX: u32 = 64;
 /// Longest delay of an interrupt after its completion.
 const INTERRUPT_DELAY_MAX: Duration = Duration::from_millis(10);
 
@@ -27,10 +29,28 @@ impl<T> QueuePair<T> {
     /// controller.
     pub fn wait(&mut self, mut done: impl FnMut(Completion<T>)) -> Result<usize> {
         self.core.sq.ring_all();
+        match self.run_device(&mut done) {
+            0 => {}
+            count => return Ok(count),
+        }
         match self.sleeper.event() {
             Some(_) => Ok(self.wait_asleep(&mut done)),
             None => Ok(self.wait_polling(&mut done)),
         }
+    }
+
+    /// Lets a device of this process work in this thread, and returns the number of completions. A
+    /// caller with several commands in flight leaves them to the device's own thread, which works
+    /// beside it.
+    fn run_device(&mut self, done: &mut dyn FnMut(Completion<T>)) -> usize {
+        let mut runs = 0;
+        while self.in_flight() == 1 && runs < RUNS_MAX && self.controller.run_device() {
+            match self.poll(usize::MAX, &mut *done) {
+                0 => runs += 1,
+                count => return count,
+            }
+        }
+        0
     }
 
     fn wait_polling(&mut self, done: &mut dyn FnMut(Completion<T>)) -> usize {

@@ -112,6 +112,9 @@ use crate::quirks::PciId;
 ///     fn pause(&self, time: Duration) {
 ///         self.0.pause(time);
 ///     }
+///     fn run_device(&self) -> bool {
+///         self.0.run_device()
+///     }
 /// }
 ///
 /// fn open<T: Transport + 'static>(transport: T) -> Result<Controller> {
@@ -247,6 +250,15 @@ pub unsafe trait Transport: Send + Sync {
     /// See the [example](Self#examples).
     fn pause(&self, time: Duration) {
         std::thread::sleep(time);
+    }
+
+    /// Lets a device of this process execute its commands in the thread of the caller, which waits for
+    /// them. Returns true if the caller should look for completions and call again. By default the
+    /// device works by itself.
+    ///
+    /// See the [example](Self#examples).
+    fn run_device(&self) -> bool {
+        false
     }
 
     /// Reads a 64-bit register as two halves, low first (Base 3.1.3 allows it).

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Transport;
 use super::vfio::Vfio;
-use super::vfio_user::VfioUser;
+use super::vfio_user::{RunDevice, VfioUser};
 use crate::address::Address;
 use crate::error::Result;
 
@@ -18,10 +18,12 @@ pub(crate) fn open(address: &Address, reply_timeout: Duration) -> Result<Box<dyn
     })
 }
 
-/// Opens the transport to the controller that a vfio-user server serves on `stream`.
+/// Opens the transport to the controller that a vfio-user server serves on `stream`, and that `run`
+/// lets work in the thread of its caller.
 pub(crate) fn open_stream(
     stream: UnixStream,
     reply_timeout: Duration,
+    run: Option<RunDevice>,
 ) -> Result<Box<dyn Transport>> {
-    Ok(Box::new(VfioUser::on_stream(stream, reply_timeout)?))
+    Ok(Box::new(VfioUser::on_stream(stream, reply_timeout, run)?))
 }

@@ -32,6 +32,9 @@ use crate::quirks::PciId;
 /// to be scheduled first.
 const REPLY_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
+/// Lets a server of this process work in the thread of the caller; see [`Transport::run_device`].
+pub(crate) type RunDevice = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// A connection to a vfio-user server.
 ///
 /// The wait for a reply is bounded. While a reply is late, every command fails at once, so that a
@@ -45,6 +48,8 @@ pub(crate) struct VfioUser {
     interrupts: MessageInterrupts,
     /// I/O virtual addresses mapped at the server.
     mapped: Mutex<Vec<Range<u64>>>,
+    /// Lets the server work, if it is in this process.
+    run: Option<RunDevice>,
 }
 
 impl VfioUser {
@@ -56,10 +61,17 @@ impl VfioUser {
     }
 
     /// Uses the server at the other end of `stream`; see [`connect`](Self::connect).
-    pub(crate) fn on_stream(stream: UnixStream, reply_timeout: Duration) -> Result<Self> {
+    pub(crate) fn on_stream(
+        stream: UnixStream,
+        reply_timeout: Duration,
+        run: Option<RunDevice>,
+    ) -> Result<Self> {
         let reply_timeout = reply_timeout.max(REPLY_TIMEOUT_MIN);
         let channel = stream.set_nonblocking(true).map(|()| Channel::over(stream.into()));
-        Self::set_up(channel.map_err(Fault::Io), Path::new("(connected)"), reply_timeout)
+        let channel = channel.map_err(Fault::Io);
+        let mut served = Self::set_up(channel, Path::new("(connected)"), reply_timeout)?;
+        served.run = run;
+        Ok(served)
     }
 
     /// Prepares the device at the end of a connection. `socket` is for errors.
@@ -90,7 +102,7 @@ impl VfioUser {
         let interrupts = MessageInterrupts::find(&mut client).map_err(failed("find interrupts"))?;
         let (socket, mapped) = (socket.to_owned(), Mutex::default());
         let client = Mutex::new(client);
-        Ok(Self { socket, client, reply_timeout, doorbells, interrupts, mapped })
+        Ok(Self { socket, client, reply_timeout, doorbells, interrupts, mapped, run: None })
     }
 
     /// Runs commands on the connection; `step` names them in errors.
@@ -278,6 +290,10 @@ unsafe impl Transport for VfioUser {
 
     fn interrupts(&self) -> u16 {
         self.interrupts.count()
+    }
+
+    fn run_device(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run())
     }
 
     fn connect_interrupts(&self, events: &[BorrowedFd<'_>]) -> Result<usize> {

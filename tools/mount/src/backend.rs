@@ -6,6 +6,11 @@ use nvio_ext4::{Filesystem, Inode};
 use nvio_iomap::IoArgs;
 
 use crate::errno::{errno, errno_of};
+use crate::scratch;
+
+/// Least bytes of a read that goes past the cache of nvio: it is one of the kernel's reads ahead, for the
+/// cache of the kernel.
+const AHEAD: usize = 32 << 10;
 
 /// The filesystem that is mounted.
 pub enum Backend {
@@ -68,12 +73,21 @@ impl Backend {
 }
 
 impl OpenFile {
-    /// Reads bytes, and returns their number.
-    pub(crate) fn read(&mut self, direct: bool, pos: u64, out: &mut [u8]) -> Result<usize, Errno> {
-        let mode = if direct { IoMode::Direct } else { IoMode::Buffered };
+    /// Reads at most `length` bytes, and calls `f` with them, once.
+    pub(crate) fn read(
+        &mut self,
+        direct: bool,
+        (pos, length): (u64, usize),
+        f: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Errno> {
         let read = match self {
-            Self::Read(file) => file.read_at(pos, out),
-            Self::Write(file) => file.read_at_with(mode, pos, out),
+            Self::Read(file) => file.read_at_then(pos, length, f),
+            Self::Write(file) if direct || length >= AHEAD => file.read_at_then(pos, length, f),
+            Self::Write(file) => scratch::with(length, |buf| {
+                let read = file.read_at_with(IoMode::Buffered, pos, buf)?;
+                f(buf.get(..read).unwrap_or_default());
+                Ok(())
+            }),
         };
         read.map_err(|error| errno_of(&error))
     }

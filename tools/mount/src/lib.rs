@@ -4,42 +4,31 @@
 //! takes a file and a queue of its own from pools, so that calls run in parallel. Inodes that the kernel
 //! knows are held, so that their numbers are not used again.
 
+mod answers;
 mod attributes;
 mod backend;
+mod config;
 mod directories;
 mod errno;
 mod files;
 mod known;
 mod name;
+mod scratch;
 mod server;
 mod space;
+mod turns;
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
-
-use fuser::{Config, MountOption, SessionACL};
+use std::sync::Arc;
 
 pub use fuser::Session;
 
 pub use crate::backend::Backend;
+pub use crate::config::{Options, negotiate};
 pub use crate::server::Server;
-
-/// Options of a mount.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The name of the device in the list of mounts.
-    pub device: String,
-    /// Number of threads that answer calls, from 1.
-    pub threads: usize,
-    /// Reads and writes go past the caches of the kernel and of nvio.
-    pub direct: bool,
-    /// Users other than the one who mounts may use the filesystem. Permissions are checked.
-    pub allow_other: bool,
-    /// Device files work.
-    pub devices: bool,
-    /// Programs run with the rights of their owner or group if they are set so.
-    pub set_user: bool,
-}
+use crate::turns::Turns;
 
 /// Mounts a filesystem at `directory`. The calls are answered by [`Session::run`], which returns when it was
 /// unmounted.
@@ -47,19 +36,12 @@ pub struct Options {
 /// # Errors
 /// If the directory cannot be mounted on, or there is no FUSE.
 pub fn mount(backend: Backend, directory: &Path, options: &Options) -> io::Result<Session<Server>> {
-    let mut config = Config::default();
-    let name = format!("nvio:{}", options.device);
-    config.mount_options = vec![
-        MountOption::FSName(name.replace(',', "_")),
-        MountOption::Subtype("nvio".into()),
-        MountOption::DefaultPermissions,
-        MountOption::NoAtime,
-        if backend.is_writable() { MountOption::RW } else { MountOption::RO },
-        if options.devices { MountOption::Dev } else { MountOption::NoDev },
-        if options.set_user { MountOption::Suid } else { MountOption::NoSuid },
-    ];
-    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
-    config.n_threads = Some(options.threads.max(1));
-    config.clone_fd = options.threads > 1;
-    Session::new(Server::new(backend, options.direct), directory, &config)
+    let config = options.config(backend.is_writable());
+    let turns = Arc::new(Turns::new(options.threads));
+    let server = Server::new(backend, options.direct, Arc::clone(&turns));
+    let session = Session::new(server, directory, &config)?;
+    if options.threads > 1 {
+        turns.start(session.as_fd().try_clone_to_owned()?);
+    }
+    Ok(session)
 }

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::faults::FaultCounts;
 use crate::faults::plan::DeviceFault;
 use crate::serve::device::Device;
+use crate::serve::helper::Helper;
 use crate::serve::poller;
 use crate::serve::server;
 use crate::serve::shared::Shared;
@@ -164,6 +165,13 @@ impl Emulator {
     /// See the [example](Self#examples).
     pub fn fault_counts(&self) -> FaultCounts {
         self.shared.device().controller.fault_counts()
+    }
+
+    /// Returns a handle with which threads of a client in this process execute its commands.
+    ///
+    /// See the [example](Helper#examples).
+    pub fn helper(&self) -> Helper {
+        Helper(Arc::clone(&self.shared))
     }
 
     fn spawn_poller(&mut self) -> Result<(), Error> {

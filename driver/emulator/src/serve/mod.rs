@@ -3,6 +3,7 @@
 pub(crate) mod device;
 pub(crate) mod emulator;
 pub(crate) mod gate;
+pub(crate) mod helper;
 pub(crate) mod interrupts;
 pub(crate) mod message;
 pub(crate) mod pci_config;

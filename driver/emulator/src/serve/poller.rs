@@ -13,6 +13,9 @@
 //!    whether the core is still wanted, at the price of a slice in 100 ms.
 //! 3. After 2 ms without work it sleeps 50 microseconds at a time, after 100 ms 100 microseconds.
 //! 4. While no client has an enabled controller, it waits until a message wakes it.
+//! 5. A client of this process may execute its commands itself ([`Helper`](super::helper::Helper)).
+//!    While clients execute more of them than the thread does, it counts its own as no work, so that
+//!    it takes no core from the clients.
 //!
 //! The example `contended` measures it. On two cores, with the client on the one and the emulator
 //! on the other, in thousands of 4 KiB reads a second at depth 1 and 32:
@@ -26,10 +29,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::serve::shared::Shared;
+use crate::serve::shared::{Look, Shared};
 
 /// Commands processed before the lock is released.
-const BUDGET: usize = 128;
+pub(crate) const BUDGET: usize = 128;
 /// Passes without work during which the thread spins, and reads no clock.
 const SPINS: u32 = 256;
 /// Time without work after which the thread sleeps.
@@ -54,11 +57,13 @@ const LONG_IDLE: Duration = Duration::from_millis(100);
 /// Polls until [`Shared::stop`].
 pub(crate) fn poll(shared: &Shared) {
     let mut idle = Idle::default();
-    while let Some(mut device) = shared.active_device() {
-        let done = device.process(BUDGET);
-        let due = device.controller.until_due();
-        drop(device);
-        if done > 0 {
+    loop {
+        let (done, due) = match shared.look() {
+            Look::End => return,
+            Look::Busy => (0, None),
+            Look::Device(mut device) => (device.process(BUDGET), device.controller.until_due()),
+        };
+        if done > shared.take_helped() {
             idle.end();
         } else {
             idle.rest(due);

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rustix::io::Errno;
 use vfio_user::{DmaMapFlags, DmaUnmapFlags, ServerBackend};
@@ -23,6 +23,16 @@ pub(crate) struct Shared {
     stopping: AtomicBool,
     /// Errno of the last failed message, because the server's own reply has none.
     errno: AtomicI32,
+    /// Commands that threads of the client have executed since the polling thread last looked.
+    helped: AtomicUsize,
+}
+
+/// Answer to the thread that polls.
+pub(crate) enum Look<'a> {
+    Device(MutexGuard<'a, Device>),
+    /// Another thread has the device.
+    Busy,
+    End,
 }
 
 impl Shared {
@@ -33,6 +43,7 @@ impl Shared {
             wake: Condvar::new(),
             stopping: AtomicBool::new(false),
             errno: AtomicI32::new(0),
+            helped: AtomicUsize::new(0),
         }
     }
 
@@ -45,16 +56,42 @@ impl Shared {
         device
     }
 
-    /// Waits until the device is active, and locks it for polling. `None` at the end.
-    pub(crate) fn active_device(&self) -> Option<MutexGuard<'_, Device>> {
+    /// Waits until the device is active, and locks it for polling, unless another thread has it.
+    pub(crate) fn look(&self) -> Look<'_> {
         while self.waiting.load(Ordering::SeqCst) > 0 {
             std::thread::yield_now();
         }
-        let mut device = self.lock();
+        let mut device = match self.device.try_lock() {
+            Ok(device) => device,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Look::Busy,
+        };
         while !device.is_active() && !self.is_stopping() {
             device = self.wake.wait(device).unwrap_or_else(PoisonError::into_inner);
         }
-        (!self.is_stopping()).then_some(device)
+        if self.is_stopping() { Look::End } else { Look::Device(device) }
+    }
+
+    /// Processes commands in the thread of a client, and returns true if the client should look for
+    /// completions. While another thread has the device, the caller yields to it.
+    pub(crate) fn help(&self, budget: usize) -> bool {
+        let mut device = match self.device.try_lock() {
+            Ok(device) => device,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                std::thread::yield_now();
+                return true;
+            }
+        };
+        let done = device.process(budget);
+        drop(device);
+        self.helped.fetch_add(done, Ordering::Relaxed);
+        done > 0
+    }
+
+    /// Returns the number of commands that clients have executed since the last call.
+    pub(crate) fn take_helped(&self) -> usize {
+        self.helped.swap(0, Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Device> {
