@@ -14,6 +14,9 @@ use crate::number::{InodeNumber, PhysicalBlock, as_usize};
 /// `bg_flags`: the inode bitmap was never written, because no inode of the group is in use.
 const INODE_UNINIT: u16 = 0x1;
 
+/// `bg_flags`: the inode table was zeroed.
+const INODE_ZEROED: u16 = 0x4;
+
 /// Number of groups among which the one for a directory under the root is chosen.
 const GROUPS_FOR_DIRECTORY: u32 = 128;
 
@@ -28,8 +31,17 @@ pub(crate) enum Wanted {
     TopDirectory,
 }
 
-/// Allocates an inode near the inode of its directory, and returns its number. The block of the inode
-/// table that has it is zeroed, if no other inode there is in use, because it may never have been written.
+/// An inode that was allocated.
+#[derive(Clone, Copy)]
+pub(crate) struct Allocated {
+    pub number: InodeNumber,
+    /// The device has the block of the inode table with it as a handle reads it, but for changes of the
+    /// running transaction.
+    pub is_initialised: bool,
+}
+
+/// Allocates an inode near the inode of its directory. The block of the inode table that has it is zeroed, if
+/// no other inode there is in use, because it may never have been written.
 ///
 /// # Errors
 /// [`Error::NoInodes`] if none is free.
@@ -37,7 +49,7 @@ pub(crate) fn allocate(
     handle: &mut Handle<'_>,
     directory: InodeNumber,
     wanted: Wanted,
-) -> Result<InodeNumber, Stop> {
+) -> Result<Allocated, Stop> {
     let superblock = handle.superblock();
     let groups = superblock.groups_count().max(1);
     let near = place(superblock, directory).0.min(groups.saturating_sub(1));
@@ -70,7 +82,7 @@ fn try_group(
     number: u32,
     wanted: Wanted,
     has_room: bool,
-) -> Result<Option<InodeNumber>, Stop> {
+) -> Result<Option<Allocated>, Stop> {
     let superblock = handle.superblock();
     let descriptor = handle.group(number)?;
     let (inodes, blocks) = match wanted {
@@ -186,16 +198,12 @@ impl Group {
         found.map(|(bit, _)| bit)
     }
 
-    /// Marks a free inode as used, and returns its number.
-    fn take(
-        mut self,
-        handle: &mut Handle<'_>,
-        bit: u32,
-        is_dir: bool,
-    ) -> Result<InodeNumber, Stop> {
+    /// Marks a free inode as used.
+    fn take(mut self, handle: &mut Handle<'_>, bit: u32, is_dir: bool) -> Result<Allocated, Stop> {
         let superblock = handle.superblock();
-        let inode = self.inode(superblock, bit);
-        self.zero_table_block(handle, bit)?;
+        let number = self.inode(superblock, bit);
+        let is_zeroed = self.zero_table_block(handle, bit)?;
+        let is_initialised = self.is_initialised(superblock, bit, is_zeroed)?;
         bitmap::fill(&mut self.bits, bit..bit.saturating_add(1), true);
         let descriptor = &mut self.descriptor;
         descriptor.free_inodes = descriptor.free_inodes.saturating_sub(1);
@@ -203,7 +211,24 @@ impl Group {
         let after = superblock.inodes_per_group.saturating_sub(bit.saturating_add(1));
         descriptor.unused_inodes = descriptor.unused_inodes.min(after);
         self.store(handle)?;
-        Ok(inode)
+        Ok(Allocated { number, is_initialised })
+    }
+
+    /// Returns true if the device has the block of the inode table with the inode at an index as it is read
+    /// now; with `is_zeroed` it was zeroed without a look at it.
+    fn is_initialised(
+        &self,
+        superblock: &Superblock,
+        bit: u32,
+        is_zeroed: bool,
+    ) -> Result<bool, Stop> {
+        let counts_unused = group::counts_unused(superblock);
+        let flags = if counts_unused { self.descriptor.flags } else { 0 };
+        let used = superblock.inodes_per_group.saturating_sub(self.descriptor.unused_inodes);
+        let (_, inodes) = self.table_block(superblock, bit)?;
+        // Inodes that were in use once may have anything in them.
+        let was_zero = counts_unused && flags & INODE_ZEROED != 0 && inodes.start >= used;
+        Ok(flags & INODE_UNINIT == 0 && (!is_zeroed || was_zero))
     }
 
     fn give_back(mut self, handle: &mut Handle<'_>, bit: u32, inode: &Inode) -> Result<(), Stop> {
@@ -239,19 +264,20 @@ impl Group {
         Ok(())
     }
 
-    /// Zeroes the block of the inode table with the inode at an index, if all its inodes are free. It is
-    /// not read, and it may have other contents if the table was never initialised.
+    /// Zeroes the block of the inode table with the inode at an index, if all its inodes are free, and returns
+    /// true then. It is not read, and it may have other contents if the table was never initialised.
     ///
     /// An allocation takes the first free inode, so all blocks of the table before it are in use already.
-    fn zero_table_block(&self, handle: &mut Handle<'_>, bit: u32) -> Result<(), Stop> {
+    fn zero_table_block(&self, handle: &mut Handle<'_>, bit: u32) -> Result<bool, Stop> {
         let superblock = handle.superblock();
         let (block, inodes) = self.table_block(superblock, bit)?;
         let count = inodes.end.saturating_sub(inodes.start);
         let free = bitmap::runs(&self.bits, inodes).next();
-        if free.is_some_and(|free| free.end.saturating_sub(free.start) == count) {
+        let is_free = free.is_some_and(|free| free.end.saturating_sub(free.start) == count);
+        if is_free {
             handle.set_block(block, vec![0; as_usize(superblock.block_size())]);
         }
-        Ok(())
+        Ok(is_free)
     }
 
     /// Returns the block of the inode table with the inode at an index, and the indices of all its inodes.

@@ -4,6 +4,7 @@ use crate::alloc::{self, Request};
 use crate::change::JournaledFilesystem;
 use crate::change::directory::{Directory, check_name};
 use crate::change::extents::Tree;
+use crate::change::fast_commit;
 use crate::change::file::JournaledFile;
 use crate::change::names::add_subdirectory;
 use crate::change::new_inode::{Creation, NewFile};
@@ -14,6 +15,7 @@ use crate::error::Error;
 use crate::file::system_zone::SystemZone;
 use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
+use crate::journal::changes::NewName;
 use crate::journal::handle::{Handle, Stop};
 use crate::number::{InodeNumber, as_u64, as_usize};
 
@@ -153,6 +155,7 @@ impl JournaledFilesystem {
             let links = if kind == FileType::Directory { 2 } else { 1 };
             let mut new = creation.allocate(handle, self.zone(), &directory, links)?;
             fill(handle, self.zone(), &mut new.inode)?;
+            let is_fast = new.is_fast;
             let inode = new.store(handle, self.zone())?;
             let mut entries = Directory::new(handle, self.zone(), &mut directory, time)?;
             entries.add(name, inode.number(), kind)?;
@@ -161,6 +164,11 @@ impl JournaledFilesystem {
             }
             handle.set_inode(directory)?;
             handle.changes.has_new_map = true;
+            if is_fast {
+                let (directory, inode) = (parent, inode.number());
+                let name = NewName { directory, name: name.into(), inode, is_new: true };
+                fast_commit::add_name(handle, name);
+            }
             Ok(inode)
         })
     }

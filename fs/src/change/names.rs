@@ -2,6 +2,7 @@
 
 use crate::change::JournaledFilesystem;
 use crate::change::directory::{Directory, check_name};
+use crate::change::fast_commit;
 use crate::change::orphans;
 use crate::change::time::now;
 use crate::error::reasons::Protected;
@@ -12,6 +13,7 @@ use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
+use crate::journal::changes::NewName;
 use crate::journal::handle::{Handle, Stop};
 use crate::number::InodeNumber;
 
@@ -60,6 +62,9 @@ impl JournaledFilesystem {
             inode.set_ctime(time);
             handle.set_inode(inode.clone())?;
             handle.changes.has_new_map = true;
+            let name =
+                NewName { directory: parent, name: name.into(), inode: number, is_new: false };
+            fast_commit::add_name(handle, name);
             Ok(inode)
         })
     }

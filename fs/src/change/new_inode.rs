@@ -3,13 +3,14 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 
-use crate::alloc::inodes::{self, Wanted};
+use crate::alloc::inodes::{self, Allocated, Wanted};
 use crate::change::JournaledFilesystem;
 use crate::change::acl::{inherit_acl, set_inherited};
 use crate::error::{Error, Subject, Unsupported};
 use crate::file::system_zone::SystemZone;
 use crate::format::features::IncompatFeatures;
 use crate::format::file_type::FileType;
+use crate::format::inode;
 use crate::format::inode::Inode;
 use crate::format::inode::new::Fields;
 use crate::format::inode_flags::InodeFlags;
@@ -84,6 +85,8 @@ pub(super) struct Creation {
 /// An inode that was allocated.
 pub(super) struct New {
     pub inode: Inode,
+    /// A fast commit can have the inode.
+    pub is_fast: bool,
     bytes: Vec<u8>,
     inherited: Vec<Attribute>,
 }
@@ -91,7 +94,7 @@ pub(super) struct New {
 impl New {
     /// Stores the inode, with the attributes that it inherits, and returns it.
     pub(super) fn store(self, handle: &mut Handle<'_>, zone: &SystemZone) -> Result<Inode, Stop> {
-        let Self { mut inode, bytes, inherited } = self;
+        let Self { mut inode, bytes, inherited, .. } = self;
         handle.create_inode(inode.clone(), &bytes)?;
         set_inherited(handle, zone, &mut inode, &inherited)?;
         Ok(inode)
@@ -121,7 +124,8 @@ impl Creation {
             FileType::Directory => Wanted::Directory,
             _ => Wanted::File,
         };
-        let number = inodes::allocate(handle, directory.number(), wanted)?;
+        let Allocated { number, is_initialised } =
+            inodes::allocate(handle, directory.number(), wanted)?;
         let of_parent = directory.permissions() & SET_GROUP;
         let is_dir = self.kind == FileType::Directory;
         let NewFile { permissions, umask, .. } = self.new;
@@ -141,7 +145,12 @@ impl Creation {
         };
         handle.changes.is_fast = false;
         let (inode, bytes) = fields.build(superblock)?;
-        Ok(New { inode, bytes, inherited })
+        // The tag of an inode has neither its map nor its attributes: a replay keeps those on the device.
+        let is_fast = self.kind == FileType::Regular
+            && inherited.is_empty()
+            && is_initialised
+            && inode::is_blank(&handle.inode_bytes(number)?, &bytes);
+        Ok(New { inode, is_fast, bytes, inherited })
     }
 
     /// Returns the flags of the new inode.

@@ -116,6 +116,16 @@ pub(crate) fn is_root(bytes: &[u8]) -> bool {
     RawHeader::ref_from_prefix(bytes).is_ok_and(|(header, _)| header.magic.get() == MAGIC)
 }
 
+/// Returns true if `i_block` contains the root of an extent tree without entries.
+pub(crate) fn is_empty_root(bytes: &[u8]) -> bool {
+    let is_empty = |header: &RawHeader| {
+        header.magic.get() == MAGIC
+            && (header.entries.get(), header.depth.get()) == (0, 0)
+            && header.max.get() == ENTRIES_IN_ROOT
+    };
+    RawHeader::ref_from_prefix(bytes).is_ok_and(|(header, _)| is_empty(header))
+}
+
 /// Writes the root of an empty tree to `i_block`.
 pub(crate) fn clear_root(bytes: &mut [u8]) {
     if let Ok((header, _)) = RawHeader::mut_from_prefix(bytes) {

@@ -543,6 +543,16 @@ pub(crate) fn declared(bytes: &[u8]) -> &[u8] {
     bytes.get(..base.len().saturating_add(extra.into())).unwrap_or(base)
 }
 
+/// Returns true if a free inode with the bytes `old` has nothing left in its map and in its space for
+/// attributes. `new` are the bytes of the inode that will replace it.
+pub(crate) fn is_blank(old: &[u8], new: &[u8]) -> bool {
+    let is_zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
+    let space = old.get(declared(new).len()..).unwrap_or_default();
+    let map = old.get(offset_of!(RawInode, block)..offset_of!(RawInode, generation));
+    let map = map.unwrap_or_default();
+    is_zero(space) && (is_zero(map) || extent::is_empty_root(map))
+}
+
 /// Marks an inode as free: no links and no blocks.
 pub(crate) fn free(bytes: &mut [u8]) {
     if let Ok((raw, _)) = RawInode::mut_from_prefix(bytes) {

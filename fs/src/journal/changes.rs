@@ -8,6 +8,16 @@ use crate::format::group::GroupDescriptor;
 use crate::format::inode::Inode;
 use crate::number::{BlockRun, InodeNumber, PhysicalBlock};
 
+/// A name that was added to a directory.
+#[derive(Clone, Debug)]
+pub(crate) struct NewName {
+    pub directory: InodeNumber,
+    pub name: Box<[u8]>,
+    pub inode: InodeNumber,
+    /// The inode was created with this name.
+    pub is_new: bool,
+}
+
 /// The changes of a handle.
 #[derive(Default)]
 pub(crate) struct Changes {
@@ -20,8 +30,11 @@ pub(crate) struct Changes {
     pub needs_flush: bool,
     /// Ranges of blocks of files whose maps were changed.
     pub ranges: Vec<(InodeNumber, Range<u64>)>,
-    /// The inodes and their maps are all that was changed, so that a fast commit can have it.
+    /// The inodes, their maps and the added names are all that was changed, so that a fast commit can have
+    /// it.
     pub is_fast: bool,
+    /// Names that were added, if a fast commit can have them.
+    pub names: Vec<NewName>,
     /// Group descriptors that were changed.
     pub groups: Vec<(u32, GroupDescriptor)>,
     /// The change may use blocks that are reserved.

@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::format::checksum::crc32c;
+use crate::journal::changes::NewName;
 use crate::number::InodeNumber;
 use crate::recovery::fast_commit::tag;
 
 /// Maximum number of changed ranges of maps. A transaction with more of them is committed in full.
 const RANGES_MAX: usize = 1024;
+/// Maximum number of added names. A transaction with more of them is committed in full.
+const NAMES_MAX: usize = 512;
 /// Size of the unit in which a device writes at least, bytes.
 const SECTOR: usize = 512;
 
@@ -19,6 +22,8 @@ const SECTOR: usize = 512;
 #[derive(Default)]
 pub(crate) struct Pending {
     inodes: BTreeMap<InodeNumber, Vec<Range<u64>>>,
+    /// Names that were added, in the order of the changes.
+    names: Vec<NewName>,
     /// Number of ranges that were added.
     ranges: usize,
 }
@@ -42,9 +47,19 @@ impl Pending {
         ranges.splice(first..last, [all]);
     }
 
-    /// Returns true if there are more ranges than a fast commit should have.
+    /// Adds a name.
+    pub(crate) fn add_name(&mut self, name: NewName) {
+        self.names.push(name);
+    }
+
+    /// Returns true if there are more ranges or names than a fast commit should have.
     pub(crate) fn is_too_large(&self) -> bool {
-        self.ranges > RANGES_MAX
+        self.ranges > RANGES_MAX || self.names.len() > NAMES_MAX
+    }
+
+    /// Returns the added names, in the order of the changes.
+    pub(crate) fn names(&self) -> &[NewName] {
+        &self.names
     }
 
     /// Returns the inodes in order, with the changed ranges of their maps.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::blocks::block_cache::Block;
+use crate::format::inode::Inode;
 use crate::journal::changes::Changes;
 use crate::journal::fast_commit::Pending;
 use crate::number::{BlockRun, InodeNumber, PhysicalBlock};
@@ -54,7 +55,12 @@ impl Transaction {
     /// Adds the changes of inodes to the next fast commit.
     pub(crate) fn add_pending(&mut self, changes: &Changes) {
         self.pending = self.pending.take().filter(|_| changes.is_fast).map(|mut pending| {
-            changes.inodes.iter().for_each(|inode| pending.add_inode(inode.number()));
+            // A replay changes a directory with its names.
+            let is_parent =
+                |inode: &&Inode| changes.names.iter().any(|name| name.directory == inode.number());
+            let inodes = changes.inodes.iter().filter(|inode| !is_parent(inode));
+            inodes.for_each(|inode| pending.add_inode(inode.number()));
+            changes.names.iter().for_each(|name| pending.add_name(name.clone()));
             for (inode, range) in &changes.ranges {
                 pending.add_range(*inode, range.clone());
             }

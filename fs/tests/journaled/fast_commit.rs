@@ -22,7 +22,7 @@ const VARIANTS: &[(&str, &str)] = &[
 ];
 
 /// Returns the number of writes of a call, each of which must be durable.
-fn writes(device: &Recorder, call: impl FnOnce()) -> usize {
+pub(super) fn writes(device: &Recorder, call: impl FnOnce()) -> usize {
     let before = device.calls();
     call();
     let of = |event: &Event| match event {
@@ -321,7 +321,7 @@ fn cut(workload: &Workload, what: &str, at: usize, state: &[u8], dir: &Path, ker
 }
 
 /// Compares what the kernel recovers with the recovered filesystem `ours`.
-fn kernel_agrees(what: &str, state: &[u8], ours: &[u8], dir: &Path) {
+pub(super) fn kernel_agrees(what: &str, state: &[u8], ours: &[u8], dir: &Path) {
     if !common::is_root() {
         return;
     }

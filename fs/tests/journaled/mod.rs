@@ -10,6 +10,7 @@ mod directories;
 mod error_record;
 mod errors;
 mod fast_commit;
+mod fast_names;
 mod fast_replay;
 mod features;
 mod full;

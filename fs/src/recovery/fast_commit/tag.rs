@@ -210,6 +210,13 @@ pub(crate) fn inode(number: InodeNumber, bytes: &[u8]) -> Vec<u8> {
     with_header(6, &[&number, bytes].concat())
 }
 
+/// Encodes the tag of a name that was added: of a new inode, or of one that has others.
+pub(crate) fn added(name: Name<'_>, is_new: bool) -> Vec<u8> {
+    let (directory, inode) = (name.directory.get().into(), name.inode.get().into());
+    let raw = RawName { directory, inode };
+    with_header(if is_new { 3 } else { 4 }, &[raw.as_bytes(), name.name].concat())
+}
+
 /// Encodes a padding for the last `left` bytes of a block, which are at least a header.
 pub(crate) fn pad(left: usize) -> Vec<u8> {
     let mut bytes = start(7, left.saturating_sub(HEADER));

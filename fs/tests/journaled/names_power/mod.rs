@@ -32,7 +32,11 @@ const VARIANTS: &[(&str, &str, &str)] = &[
     ("1k, no checksums", "3M", "-t ext4 -b 1024 -N 64 -J size=1 -O ^metadata_csum,^64bit"),
     ("1k, orphan file", "3M", "-t ext4 -b 1024 -N 64 -J size=1 -O orphan_file"),
     ("1k, fast commit", "5M", "-t ext4 -b 1024 -N 64 -J size=2,fast_commit_size=64 -O fast_commit"),
+    ("4k, fast commit, zeroed tables", "11M", ZEROED),
 ];
+
+const ZEROED: &str = "-t ext4 -b 4096 -N 64 -J size=5,fast_commit_size=256 -O fast_commit \
+    -E nodiscard,lazy_itable_init=0";
 
 /// A filesystem with the directories "A" and "B".
 struct Image {
@@ -58,7 +62,7 @@ impl Image {
         bytes.truncate(mib << 20);
         fs::write(&path, bytes).unwrap();
         let mut arguments = vec!["-q", "-F", "-E", "nodiscard", "-d", source.to_str().unwrap()];
-        arguments.extend(options.split(' '));
+        arguments.extend(options.split_whitespace());
         common::run("mke2fs", &[&arguments[..], &[path.to_str().unwrap(), size]].concat());
         let disk = Disk::from(fs::read(path).unwrap());
         let fs = Filesystem::open(disk.clone()).unwrap();
@@ -72,6 +76,12 @@ impl Image {
     }
 }
 
+impl Image {
+    fn has_fast_commits(&self) -> bool {
+        self.name.contains("fast commit")
+    }
+}
+
 /// Counts of a run.
 #[derive(Default)]
 struct Seen {
@@ -80,6 +90,8 @@ struct Seen {
     again: AtomicU64,
     checked: AtomicU64,
     kernel: AtomicU64,
+    /// Cuts that left fast commits.
+    fast: AtomicU64,
     /// Cuts after which the tree is not the one after the last operation.
     older: AtomicU64,
 }
@@ -96,6 +108,8 @@ enum Kind {
     Random,
     /// Operations that cannot be made are left out.
     Lenient,
+    /// As `Lenient`, on filesystems with fast commits.
+    FastCommits,
 }
 
 /// A test: where the sequences come from, and how much of it is done.
@@ -111,11 +125,13 @@ impl Plan<'_> {
     /// Plays a sequence, and cuts the power at each call of the device.
     fn play(&self, seed: u64, sequence: &Sequence, files: &[usize], what: Kind) -> Option<()> {
         let mut random = Rng::new(seed);
-        let image = random.pick(self.images);
+        let is_wanted = |image: &&Image| what != Kind::FastCommits || image.has_fast_commits();
+        let images: Vec<_> = self.images.iter().filter(is_wanted).collect();
+        let image = *random.pick(&images);
         // Some begin where the log wraps, and some go on until the filesystem is closed.
         let rounds = if random.below(24) == 0 { 300 + random.below(50) as u32 } else { 0 };
         let ends = random.below(4) == 0;
-        let lenient = what == Kind::Lenient;
+        let lenient = matches!(what, Kind::Lenient | Kind::FastCommits);
         let workload = Workload::record(&image.disk, rounds, sequence, files, (lenient, ends))?;
         // Another sequence, with a sync of the file, has the cuts before the last sync.
         let is_variant = what == Kind::Pairs && sequence.last().unwrap().1 != Sync::File;
@@ -142,7 +158,11 @@ impl Plan<'_> {
                 count(&self.seen.checked);
                 cut.check(&closed);
             }
-            if number.is_multiple_of(self.kernel_every) && common::is_root() {
+            let fast = fs.recovered().map_or(0, |done| done.fast_commits);
+            // The kernel replays fast commits by code of its own.
+            let every = if fast > 0 { self.kernel_every / 50 } else { self.kernel_every };
+            let number = if fast > 0 { count(&self.seen.fast) } else { number };
+            if number.is_multiple_of(every) && common::is_root() {
                 count(&self.seen.kernel);
                 cut.judge(&found);
             }
@@ -236,11 +256,13 @@ fn play_all(seeds: Vec<u64>, sequence: Numbered<'_>, kind: Kind, kernel_every: u
         }
     });
     println!(
-        "{} of {} sequences, {} cuts, {} of them to an older tree; {} recovered twice, {} checked, {} by the kernel",
+        "{} of {} sequences, {} cuts, {} of them to an older tree, {} with fast commits; {} recovered twice, \
+         {} checked, {} by the kernel",
         seen.sequences.load(Ordering::Relaxed),
         seeds.len(),
         seen.cuts.load(Ordering::Relaxed),
         seen.older.load(Ordering::Relaxed),
+        seen.fast.load(Ordering::Relaxed),
         seen.again.load(Ordering::Relaxed),
         seen.checked.load(Ordering::Relaxed),
         seen.kernel.load(Ordering::Relaxed),
@@ -261,6 +283,7 @@ fn assert_enough(seen: &Seen, sequences: u64) {
     let [found, cuts, older] =
         [&seen.sequences, &seen.cuts, &seen.older].map(|counter| counter.load(Ordering::Relaxed));
     assert!(found >= sequences && cuts > found * 6 && older > found, "too few");
+    assert!(seen.fast.load(Ordering::Relaxed) > found / 10, "too few fast commits");
 }
 
 #[test]
@@ -299,4 +322,15 @@ fn open_files_without_names() {
     let seeds = (0..if is_long() { 1000 } else { 60 }).collect();
     let seen = play_all(seeds, &session::without_names, Kind::Lenient, 100);
     assert_enough(&seen, 50);
+}
+
+/// New files and links, which fast commits have, among other operations.
+#[test]
+fn new_files_and_links_in_fast_commits() {
+    let sequence = |seed: u64| (ops::random_new_names(&mut Rng::new(seed), 8), vec![0, 3]);
+    let seeds = (0..if is_long() { 2000 } else { 60 }).collect();
+    let seen = play_all(seeds, &sequence, Kind::FastCommits, 200);
+    assert_enough(&seen, 50);
+    let [cuts, fast] = [&seen.cuts, &seen.fast].map(|counter| counter.load(Ordering::Relaxed));
+    assert!(fast > cuts / 4 || std::env::var_os("NVIO_SEED").is_some(), "{fast} of {cuts}");
 }

@@ -318,6 +318,34 @@ pub fn random_without_names(random: &mut Rng, count: usize) -> Sequence {
     sequence
 }
 
+/// Returns a sequence of which most operations are in fast commits: new files, links, and changes of files.
+pub fn random_new_names(random: &mut Rng, count: usize) -> Sequence {
+    let mut sequence = Vec::new();
+    while sequence.len() < count {
+        let at = random.below(NAMES.len() as u64) as usize;
+        let other = (at + 1 + random.below(5) as usize) % NAMES.len();
+        let op = match random.below(24) {
+            0..8 => Op::Create(at),
+            8..14 => Op::Link(at, other),
+            14 | 15 => Op::Write(at),
+            16 => Op::Buffered(at),
+            17 => Op::Direct(at),
+            18 => Op::Truncate(at),
+            19 => Op::Allocate(at, true),
+            20 => Op::Unlink(at),
+            21 => Op::Rename(at, other),
+            22 => Op::Mkdir(at),
+            _ => Op::SetXattr(at),
+        };
+        let sync = match random.below(8) {
+            0..5 => Sync::File,
+            _ => *random.pick(&SYNCS),
+        };
+        sequence.push((op, sync));
+    }
+    sequence
+}
+
 /// Returns a name as it is written in its directory.
 pub fn split(path: &str) -> (&str, &str) {
     (parent(path), last(path))
