@@ -16,6 +16,7 @@ mod features;
 mod full;
 mod group_commit;
 mod hostile;
+mod many_names;
 mod name_commands;
 mod name_twins;
 mod names_power;
