@@ -18,7 +18,7 @@ use nvio_tests::walk::goal::{Goal, median};
 const NAMES: u32 = 1_000_000;
 const RUNS: usize = 3;
 const IMAGE: u64 = 640 << 20;
-const OPTIONS: [&str; 8] = ["-t", "ext4", "-b", "4096", "-J", "size=64", "-N", "1050000"];
+const OPTIONS: [&str; 6] = ["-b", "4096", "-J", "size=64", "-N", "1050000"];
 
 /// Parts of a run, in order.
 const PARTS: [&str; 3] = ["created", "looked up", "half removed"];

@@ -48,7 +48,12 @@ pub(crate) fn fill(bits: &mut [u8], range: Range<u32>, used: bool) {
 
 /// Returns the number of clear bits among the first `length`.
 pub(crate) fn count_free(bits: &[u8], length: u32) -> u32 {
-    runs(bits, 0..length).map(|run| run.end.saturating_sub(run.start)).sum()
+    let whole = bits.get(..as_usize(length >> 3)).unwrap_or(bits);
+    let (words, bytes) = whole.as_chunks();
+    let words = words.iter().map(|&word| u64::from_le_bytes(word).count_zeros());
+    let bytes = bytes.iter().map(|byte| byte.count_zeros());
+    let last = (length & !7..length).map(|at| u32::from(!is_set(bits, at)));
+    words.chain(bytes).chain(last).fold(0, u32::saturating_add)
 }
 
 /// Returns the runs of clear bits in a range, in order.
@@ -67,9 +72,12 @@ fn next(bits: &[u8], range: Range<u32>, set: bool) -> Option<u32> {
     let mut at = range.start;
     let skipped = if set { 0 } else { u8::MAX };
     while at < range.end {
-        let byte = usize::try_from(at >> 3).ok().and_then(|index| bits.get(index));
-        // Whole bytes are skipped, because a bitmap has up to 65,536 bytes.
-        if at & 7 == 0 && byte == Some(&skipped) {
+        let rest = usize::try_from(at >> 3).ok().and_then(|index| bits.get(index..));
+        let rest = rest.unwrap_or_default();
+        // Words and bytes are skipped, because a bitmap has up to 65,536 bytes.
+        if at & 63 == 0 && rest.first_chunk() == Some(&[skipped; 8]) {
+            at = at.saturating_add(64);
+        } else if at & 7 == 0 && rest.first() == Some(&skipped) {
             at = at.saturating_add(8);
         } else if is_set(bits, at) == set {
             return Some(at);

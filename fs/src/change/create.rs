@@ -149,16 +149,14 @@ impl JournaledFilesystem {
             self.check_directory(&directory)?;
             let time = creation.time;
             let mut entries = Directory::new(handle, self.zone(), &mut directory, time)?;
-            if entries.find(name)?.is_some() {
-                return Err(Error::AlreadyExists { name: name.into() }.into());
-            }
+            let vacancy = entries.vacancy(name)?;
             let links = if kind == FileType::Directory { 2 } else { 1 };
             let mut new = creation.allocate(handle, self.zone(), &directory, links)?;
             fill(handle, self.zone(), &mut new.inode)?;
             let is_fast = new.is_fast;
             let inode = new.store(handle, self.zone())?;
             let mut entries = Directory::new(handle, self.zone(), &mut directory, time)?;
-            entries.add(name, inode.number(), kind)?;
+            entries.add_at(vacancy, name, inode.number(), kind)?;
             if inode.is_dir() {
                 add_subdirectory(handle, &mut directory)?;
             }

@@ -50,13 +50,11 @@ impl JournaledFilesystem {
             let mut directory = handle.inode(parent)?;
             self.check(&directory)?;
             let mut entries = Directory::new(handle, self.zone(), &mut directory, time)?;
-            if entries.find(name)?.is_some() {
-                return Err(Error::AlreadyExists { name: name.into() }.into());
-            }
+            let vacancy = entries.vacancy(name)?;
             let mut inode = handle.inode(number)?;
             self.check_link(&directory, &inode)?;
             let mut entries = Directory::new(handle, self.zone(), &mut directory, time)?;
-            entries.add(name, number, inode.kind())?;
+            entries.add_at(vacancy, name, number, inode.kind())?;
             handle.set_inode(directory)?;
             inode.set_links(u16::try_from(inode.links().saturating_add(1)).unwrap_or(u16::MAX));
             inode.set_ctime(time);

@@ -10,21 +10,21 @@ use crate::number::{InodeNumber, as_usize};
 pub(super) type NewEntry<'a> = (InodeNumber, u8, &'a [u8]);
 
 /// An entry of a block, checked.
-#[derive(Clone)]
-pub(super) struct Slot {
+#[derive(Clone, Copy)]
+pub(super) struct Slot<'b> {
     pub offset: usize,
     /// Number of bytes up to the next entry.
     pub length: usize,
     /// Number of the inode; 0 if the entry is unused.
     pub inode: InodeNumber,
     pub file_type: u8,
-    pub name: Box<[u8]>,
+    pub name: &'b [u8],
 }
 
-impl Slot {
+impl<'b> Slot<'b> {
     /// Creates an entry that is not in a block yet.
-    pub(super) fn new((inode, file_type, name): NewEntry<'_>) -> Self {
-        Self { offset: 0, length: 0, inode, file_type, name: name.into() }
+    pub(super) fn new((inode, file_type, name): NewEntry<'b>) -> Self {
+        Self { offset: 0, length: 0, inode, file_type, name }
     }
 
     /// Returns the number of bytes that the entry needs.
@@ -38,7 +38,7 @@ impl Slot {
     }
 
     pub(super) fn is_dot(&self) -> bool {
-        matches!(&*self.name, b"." | b"..")
+        matches!(self.name, b"." | b"..")
     }
 
     /// Returns the offset of the next entry.
@@ -46,8 +46,8 @@ impl Slot {
         self.offset.saturating_add(self.length)
     }
 
-    pub(super) fn entry(&self) -> NewEntry<'_> {
-        (self.inode, self.file_type, &self.name)
+    pub(super) fn entry(&self) -> NewEntry<'b> {
+        (self.inode, self.file_type, self.name)
     }
 }
 
@@ -55,13 +55,29 @@ impl Slot {
 ///
 /// # Errors
 /// Damage. Nothing may be changed in a block with an entry that breaks a rule.
-pub(super) fn slots(
+pub(super) fn slots<'b>(
     directory: &Directory,
-    block: &[u8],
+    block: &'b [u8],
     index: u64,
     end: usize,
-) -> Result<Vec<Slot>, Error> {
-    let (mut slots, mut offset) = (Vec::new(), 0);
+) -> Result<Vec<Slot<'b>>, Error> {
+    let mut slots = Vec::new();
+    each_slot(directory, block, index, end, |slot| slots.push(slot))?;
+    Ok(slots)
+}
+
+/// Calls `visit` for each entry of block `index`, which end at byte `end`.
+///
+/// # Errors
+/// As [`slots`].
+pub(super) fn each_slot<'b>(
+    directory: &Directory,
+    block: &'b [u8],
+    index: u64,
+    end: usize,
+    mut visit: impl FnMut(Slot<'b>),
+) -> Result<(), Error> {
+    let mut offset = 0;
     // The loop ends, because an entry has a length.
     while offset < end {
         let Some(entry) = directory.entry(block, index, offset)? else { break };
@@ -73,15 +89,15 @@ pub(super) fn slots(
             let structure = Structure::DirectoryBlock { inode: directory.inode, index };
             return Err(structure.corrupt(problem));
         }
-        let (inode, file_type, name) = (entry.inode, entry.file_type, entry.name.into());
-        slots.push(Slot { offset, length, inode, file_type, name });
+        let (inode, file_type, name) = (entry.inode, entry.file_type, entry.name);
+        visit(Slot { offset, length, inode, file_type, name });
         offset = entry.next;
     }
-    Ok(slots)
+    Ok(())
 }
 
 /// Writes an entry to the first gap that is large enough. Returns false if there is none.
-pub(super) fn insert(block: &mut [u8], slots: &[Slot], entry: NewEntry<'_>) -> bool {
+pub(super) fn insert(block: &mut [u8], slots: &[Slot<'_>], entry: NewEntry<'_>) -> bool {
     let needed = dir_entry::needed(entry.2.len());
     let Some(slot) = slots.iter().find(|slot| slot.free() >= needed) else { return false };
     let used = slot.used();
@@ -93,7 +109,7 @@ pub(super) fn insert(block: &mut [u8], slots: &[Slot], entry: NewEntry<'_>) -> b
 }
 
 /// Removes an entry: its bytes belong to the entry before it, or, for the first one, to an unused entry.
-pub(super) fn remove(block: &mut [u8], slots: &[Slot], at: usize) -> Option<()> {
+pub(super) fn remove(block: &mut [u8], slots: &[Slot<'_>], at: usize) -> Option<()> {
     let slot = slots.get(at)?;
     let before = at.checked_sub(1).and_then(|before| slots.get(before));
     let bytes = block.get_mut(slot.offset..slot.end())?;
@@ -141,7 +157,7 @@ mod tests {
         Directory::new(fs.superblock(), &fs.root().unwrap())
     }
 
-    fn names(slots: &[Slot]) -> Vec<Vec<u8>> {
+    fn names(slots: &[Slot<'_>]) -> Vec<Vec<u8>> {
         slots.iter().filter(|slot| slot.inode != 0).map(|slot| slot.name.to_vec()).collect()
     }
 
@@ -152,7 +168,8 @@ mod tests {
         let mut block = pack(SIZE, END, []).unwrap();
         let (mut model, mut refused) = (Vec::<Vec<u8>>::new(), 0);
         for _ in 0..20_000 {
-            let slots = slots(&directory, &block, 1, END).unwrap();
+            let before = block.clone();
+            let slots = slots(&directory, &before, 1, END).unwrap();
             let mut found = names(&slots);
             found.sort();
             model.sort();
@@ -185,11 +202,10 @@ mod tests {
         let names: Vec<_> = (1..20).map(|at| name(b'a' + at)).collect();
         let entries = || names.iter().map(|name| (12.into(), 1, &**name));
         let block = pack(SIZE, END, entries()).unwrap();
-        let slots_of = |block: &[u8], end| slots(&directory, block, 1, end);
-        assert_eq!(super::tests::names(&slots_of(&block, END).unwrap()), names);
+        assert_eq!(super::tests::names(&slots(&directory, &block, 1, END).unwrap()), names);
         let block = pack(SIZE, 4096, entries()).unwrap();
-        assert!(slots_of(&block, 4096).is_ok());
-        assert!(slots_of(&block, END).is_err());
+        assert!(slots(&directory, &block, 1, 4096).is_ok());
+        assert!(slots(&directory, &block, 1, END).is_err());
         assert!(pack(SIZE, 1000, entries()).is_none());
     }
 }

@@ -8,6 +8,7 @@ mod blocks;
 mod leaf;
 mod tree;
 
+use crate::blocks::block_cache::Block;
 use crate::change::directory::blocks::Blocks;
 use crate::change::directory::leaf::{NewEntry, Slot};
 use crate::change::directory::tree::{Hasher, Path};
@@ -41,11 +42,8 @@ pub(crate) struct FoundEntry {
     pub inode: InodeNumber,
 }
 
-/// A block of names, and its entries.
-struct Names {
-    bytes: Vec<u8>,
-    slots: Vec<Slot>,
-}
+/// The place for a name that a directory does not have: it is valid until the directory is changed.
+pub(crate) struct Vacancy(Option<Path>);
 
 /// A directory in a change. The caller stores its inode afterwards.
 pub(crate) struct Directory<'d, 'h> {
@@ -136,15 +134,8 @@ impl<'d, 'h> Directory<'d, 'h> {
     /// Finds the entry `name`.
     pub(crate) fn find(&mut self, name: &[u8]) -> Result<Option<FoundEntry>, Stop> {
         if self.has_tree() {
-            let mut path = Path::of(&mut self.blocks, name)?;
-            // A tree refers to each block once.
-            for _ in 0..self.blocks.count() {
-                let found = self.find_in(path.leaf(), name)?;
-                if found.is_some() || !path.next(&mut self.blocks)? {
-                    return Ok(found);
-                }
-            }
-            return Ok(None);
+            let path = Path::of(&mut self.blocks, name)?;
+            return self.find_from(path, name);
         }
         let mut next = 0;
         while let Some(index) = self.blocks.next_mapped(next)? {
@@ -157,6 +148,25 @@ impl<'d, 'h> Directory<'d, 'h> {
         Ok(None)
     }
 
+    /// Returns the place for a new entry.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`]; damage.
+    pub(crate) fn vacancy(&mut self, name: &[u8]) -> Result<Vacancy, Stop> {
+        let (path, found) = match self.has_tree() {
+            true => {
+                let path = Path::of(&mut self.blocks, name)?;
+                let found = self.find_from(path.clone(), name)?;
+                (Some(path), found)
+            }
+            false => (None, self.find(name)?),
+        };
+        match found {
+            Some(_) => Err(Error::AlreadyExists { name: name.into() }.into()),
+            None => Ok(Vacancy(path)),
+        }
+    }
+
     /// Adds an entry. The name must be a possible one that the directory does not have.
     ///
     /// # Errors
@@ -167,10 +177,25 @@ impl<'d, 'h> Directory<'d, 'h> {
         inode: InodeNumber,
         kind: FileType,
     ) -> Result<(), Stop> {
+        let path = match self.has_tree() {
+            true => Some(Path::of(&mut self.blocks, name)?),
+            false => None,
+        };
+        self.add_at(Vacancy(path), name, inode, kind)
+    }
+
+    /// Adds an entry at the place for its name, as [`add`](Self::add) does.
+    pub(crate) fn add_at(
+        &mut self,
+        vacancy: Vacancy,
+        name: &[u8],
+        inode: InodeNumber,
+        kind: FileType,
+    ) -> Result<(), Stop> {
         let entry = (inode, self.file_type(kind), name);
-        match self.has_tree() {
-            true => self.add_to_tree(entry)?,
-            false => self.add_in_order(entry)?,
+        match vacancy.0 {
+            Some(path) => self.add_to_tree(path, entry)?,
+            None => self.add_in_order(entry)?,
         }
         self.changed();
         Ok(())
@@ -202,7 +227,7 @@ impl<'d, 'h> Directory<'d, 'h> {
     pub(crate) fn set_parent(&mut self, parent: InodeNumber) -> Result<(), Stop> {
         let (mut block, dots) = self.read_dots()?;
         let file_type = self.file_type(FileType::Directory);
-        let set = dir_entry::set_inode(&mut block, dots.offset, parent, file_type);
+        let set = dir_entry::set_inode(&mut block, dots.place.offset, parent, file_type);
         set.ok_or_else(|| self.missing(0))?;
         match self.has_tree() {
             true => self.blocks.write_node(0, block, crate::dir::checksum::ROOT_START),
@@ -260,20 +285,41 @@ impl Directory<'_, '_> {
         leaf::pack(size, self.blocks.entries_end(), entries).ok_or_else(full)
     }
 
-    /// Reads a block of names.
-    fn read_names(&mut self, index: u64) -> Result<Names, Stop> {
-        let block = self.blocks.read(index)?;
-        let slots = leaf::slots(&self.rules, &block, index, self.blocks.entries_end())?;
+    /// Returns the entries of a block of names.
+    fn names<'b>(&self, index: u64, block: &'b Block) -> Result<Vec<Slot<'b>>, Error> {
+        let slots = leaf::slots(&self.rules, block, index, self.blocks.entries_end())?;
         if self.has_tree() {
-            tree::check_leaf(&self.blocks, index, &block, &slots)?;
+            tree::check_leaf(&self.blocks, index, block, slots.first().copied())?;
         }
-        Ok(Names { bytes: block.to_vec(), slots })
+        Ok(slots)
+    }
+
+    /// Finds the entry `name` in the block of a path, and in those after it with the same hash.
+    fn find_from(&mut self, mut path: Path, name: &[u8]) -> Result<Option<FoundEntry>, Stop> {
+        // A tree refers to each block once.
+        for _ in 0..self.blocks.count() {
+            let found = self.find_in(path.leaf(), name)?;
+            if found.is_some() || !path.next(&mut self.blocks)? {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     fn find_in(&mut self, index: u64, name: &[u8]) -> Result<Option<FoundEntry>, Stop> {
-        let names = self.read_names(index)?;
-        let slot = names.slots.iter().find(|slot| slot.inode != 0 && *slot.name == *name);
-        Ok(slot.map(|slot| FoundEntry {
+        let block = self.blocks.read(index)?;
+        let (mut first, mut found) = (None, None);
+        // All entries are checked, because the block may be changed next.
+        leaf::each_slot(&self.rules, &block, index, self.blocks.entries_end(), |slot| {
+            first.get_or_insert(slot);
+            if slot.name == name && slot.inode != 0 {
+                found.get_or_insert(slot);
+            }
+        })?;
+        if self.has_tree() {
+            tree::check_leaf(&self.blocks, index, &block, first)?;
+        }
+        Ok(found.map(|slot| FoundEntry {
             place: Place { block: index, offset: slot.offset },
             inode: slot.inode,
         }))
@@ -283,28 +329,28 @@ impl Directory<'_, '_> {
     fn edit(
         &mut self,
         place: Place,
-        change: impl FnOnce(&mut Vec<u8>, &[Slot], usize) -> Option<()>,
+        change: impl FnOnce(&mut [u8], &[Slot<'_>], usize) -> Option<()>,
     ) -> Result<(), Stop> {
         let Place { block: index, offset } = place;
-        let Names { bytes: mut block, slots } = self.read_names(index)?;
+        let block = self.blocks.read(index)?;
+        let (slots, mut bytes) = (self.names(index, &block)?, block.to_vec());
         let at = slots.iter().position(|slot| slot.offset == offset);
-        let changed = at.and_then(|at| change(&mut block, &slots, at));
+        let changed = at.and_then(|at| change(&mut bytes, &slots, at));
         changed.ok_or_else(|| self.missing(index))?;
-        self.blocks.write_leaf(index, block)?;
+        self.blocks.write_leaf(index, bytes)?;
         self.changed();
         Ok(())
     }
 
     /// Reads the first block and its entry "..".
-    fn read_dots(&mut self) -> Result<(Vec<u8>, Slot), Stop> {
+    fn read_dots(&mut self) -> Result<(Vec<u8>, FoundEntry), Stop> {
         let block = self.blocks.read(0)?;
         let end = if self.has_tree() { block.len() } else { self.blocks.entries_end() };
         let slots = leaf::slots(&self.rules, &block, 0, end)?;
         match &slots[..] {
-            [dot, dots, ..]
-                if *dot.name == *b"." && dot.end() == ENTRY_MIN && *dots.name == *b".." =>
-            {
-                Ok((block.to_vec(), dots.clone()))
+            [dot, dots, ..] if dot.name == b"." && dot.end() == ENTRY_MIN && dots.name == b".." => {
+                let place = Place { block: 0, offset: dots.offset };
+                Ok((block.to_vec(), FoundEntry { place, inode: dots.inode }))
             }
             _ => {
                 let (value, rule) = (as_u64(slots.len()), "must begin with \".\" and \"..\"");
@@ -314,12 +360,12 @@ impl Directory<'_, '_> {
         }
     }
 
-    fn add_to_tree(&mut self, entry: NewEntry<'_>) -> Result<(), Stop> {
-        let path = Path::of(&mut self.blocks, entry.2)?;
+    fn add_to_tree(&mut self, path: Path, entry: NewEntry<'_>) -> Result<(), Stop> {
         let index = path.leaf();
-        let Names { bytes: mut block, slots } = self.read_names(index)?;
-        match leaf::insert(&mut block, &slots, entry) {
-            true => self.blocks.write_leaf(index, block),
+        let block = self.blocks.read(index)?;
+        let (slots, mut bytes) = (self.names(index, &block)?, block.to_vec());
+        match leaf::insert(&mut bytes, &slots, entry) {
+            true => self.blocks.write_leaf(index, bytes),
             false => path.split(&mut self.blocks, slots, entry),
         }
     }
@@ -333,9 +379,10 @@ impl Directory<'_, '_> {
         let mut next = 0;
         while let Some(index) = self.blocks.next_mapped(next)? {
             next = index.saturating_add(1);
-            let Names { bytes: mut block, slots } = self.read_names(index)?;
-            if leaf::insert(&mut block, &slots, entry) {
-                return self.blocks.write_leaf(index, block);
+            let block = self.blocks.read(index)?;
+            let (slots, mut bytes) = (self.names(index, &block)?, block.to_vec());
+            if leaf::insert(&mut bytes, &slots, entry) {
+                return self.blocks.write_leaf(index, bytes);
             }
             if let Some(hasher) = hasher
                 && self.blocks.count() == 1

@@ -47,28 +47,34 @@ struct Step {
     /// Index of its block in the directory; 0 is the root.
     index: u64,
     limit: u16,
-    /// Hashes and blocks. The first hash has no meaning.
-    entries: Vec<(u32, u32)>,
+    /// Its hashes and blocks. The first hash has no meaning.
+    node: Node,
     /// The entry that the path takes.
     at: usize,
 }
 
 impl Step {
     fn child(&self) -> u64 {
-        self.entries.get(self.at).map_or(0, |&(_, block)| block.into())
-    }
-
-    fn is_full(&self) -> bool {
-        self.entries.len() >= usize::from(self.limit)
+        self.node.child(self.at).unwrap_or(0).into()
     }
 
     /// Returns the hash of the next entry.
     fn next_hash(&self) -> Option<u32> {
-        Some(self.entries.get(self.at.checked_add(1)?)?.0)
+        self.node.hash(self.at.checked_add(1)?)
     }
 }
 
+/// A node that is to be written.
+struct NewNode {
+    /// Index of its block in the directory.
+    index: u64,
+    limit: u16,
+    /// Hashes and blocks.
+    entries: Vec<(u32, u32)>,
+}
+
 /// The path from the root of a hash tree to a block of names.
+#[derive(Clone)]
 pub(super) struct Path {
     hasher: Hasher,
     /// Levels of nodes below the root.
@@ -108,11 +114,10 @@ impl Path {
         // The loop ends, because each step adds a level.
         loop {
             if by_hash {
-                let after = step.entries.iter().skip(1).take_while(|&&(low, _)| low <= self.hash);
-                step.at = after.count();
+                step.at = step.node.search(self.hash);
             }
             let (low, high) = self.range;
-            let own = step.entries.get(step.at).map_or(low, |&(hash, _)| hash);
+            let own = step.node.hash(step.at).unwrap_or(low);
             let low = if step.at == 0 { low } else { own };
             self.range = (low, step.next_hash().unwrap_or(high));
             let (child, parent) = (step.child(), step.index);
@@ -148,7 +153,11 @@ impl Path {
     }
 
     /// Checks that all names of the block belong there.
-    fn check_hashes(&self, blocks: &Blocks<'_, '_>, items: &[(u32, Slot)]) -> Result<(), Error> {
+    fn check_hashes(
+        &self,
+        blocks: &Blocks<'_, '_>,
+        items: &[(u32, Slot<'_>)],
+    ) -> Result<(), Error> {
         let (low, high) = self.range;
         // With the lowest bit, names with the hash are also in the block before.
         let is_right = |hash: u32| hash >= low & !1 && hash < high;
@@ -169,13 +178,13 @@ impl Path {
     pub(super) fn split(
         self,
         blocks: &mut Blocks<'_, '_>,
-        slots: Vec<Slot>,
+        slots: Vec<Slot<'_>>,
         entry: NewEntry<'_>,
     ) -> Result<(), Stop> {
         let (superblock, leaf) = (blocks.superblock(), self.leaf());
         let hash = |name: &[u8]| self.hasher.hash(superblock, name);
         let items = slots.into_iter().filter(|slot| slot.inode != 0);
-        let mut items: Vec<(u32, Slot)> = items.map(|slot| (hash(&slot.name), slot)).collect();
+        let mut items: Vec<(u32, Slot<'_>)> = items.map(|slot| (hash(slot.name), slot)).collect();
         self.check_hashes(blocks, &items)?;
         items.sort_by_key(|&(hash, _)| hash);
         let at = cut(superblock.block_size(), &items);
@@ -206,27 +215,26 @@ impl Path {
     fn insert(mut self, blocks: &mut Blocks<'_, '_>, entry: (u32, u32)) -> Result<(), Stop> {
         let mut entry = entry;
         // The loop ends at the root at the latest.
-        while let Some(mut step) = self.steps.pop() {
-            let after = step.at.saturating_add(1);
-            let is_root = self.steps.is_empty();
-            if !step.is_full() {
-                step.entries.insert(after.min(step.entries.len()), entry);
-                return self.write(blocks, &step);
+        while let Some(Step { index, limit, node, at }) = self.steps.pop() {
+            let (mut entries, after) = (node.all().collect::<Vec<_>>(), at.saturating_add(1));
+            if entries.len() < usize::from(limit) {
+                entries.insert(after.min(entries.len()), entry);
+                return self.write(blocks, &NewNode { index, limit, entries });
             }
-            if is_root {
-                return self.add_level(blocks, step, entry);
+            if self.steps.is_empty() {
+                return self.add_level(blocks, NewNode { index, limit, entries }, (after, entry));
             }
-            let middle = step.entries.len() >> 1;
-            let mut upper = Step { entries: step.entries.split_off(middle), ..step.clone() };
-            let low = upper.entries.first().map_or(0, |&(hash, _)| hash);
-            match step.at.checked_sub(middle) {
-                Some(_) => upper.entries.insert(after.saturating_sub(middle), entry),
-                None => step.entries.insert(after, entry),
+            let middle = entries.len() >> 1;
+            let mut upper = entries.split_off(middle);
+            let low = upper.first().map_or(0, |&(hash, _)| hash);
+            match at.checked_sub(middle) {
+                Some(_) => upper.insert(after.saturating_sub(middle), entry),
+                None => entries.insert(after, entry),
             }
-            upper.index = blocks.append()?;
-            self.write(blocks, &step)?;
-            self.write(blocks, &upper)?;
-            entry = (low, number(upper.index));
+            let new = blocks.append()?;
+            self.write(blocks, &NewNode { index, limit, entries })?;
+            self.write(blocks, &NewNode { index: new, limit, entries: upper })?;
+            entry = (low, number(new));
         }
         Ok(())
     }
@@ -235,38 +243,37 @@ impl Path {
     fn add_level(
         &mut self,
         blocks: &mut Blocks<'_, '_>,
-        root: Step,
-        entry: (u32, u32),
+        root: NewNode,
+        (at, entry): (usize, (u32, u32)),
     ) -> Result<(), Stop> {
         let most = if blocks.superblock().has(IncompatFeatures::LARGEDIR) { 2 } else { 1 };
         if self.levels >= most {
             return Err(Error::DirectoryFull { inode: blocks.number() }.into());
         }
-        let index = blocks.append()?;
-        let mut node = Step { index, limit: node_limit(blocks), ..root.clone() };
+        let (index, mut entries) = (blocks.append()?, root.entries);
         // A node has room for more entries than the root.
-        node.entries.insert(root.at.saturating_add(1).min(node.entries.len()), entry);
-        self.write(blocks, &node)?;
+        entries.insert(at.min(entries.len()), entry);
+        self.write(blocks, &NewNode { index, limit: node_limit(blocks), entries })?;
         self.levels = self.levels.saturating_add(1);
-        self.write(blocks, &Step { entries: vec![(0, number(index))], ..root })
+        self.write(blocks, &NewNode { entries: vec![(0, number(index))], ..root })
     }
 
     /// Writes a node to its block.
-    fn write(&self, blocks: &mut Blocks<'_, '_>, step: &Step) -> Result<(), Stop> {
+    fn write(&self, blocks: &mut Blocks<'_, '_>, new: &NewNode) -> Result<(), Stop> {
         let size = as_usize(blocks.superblock().block_size());
         let full = Error::DirectoryFull { inode: blocks.number() };
-        let (mut bytes, start) = match step.index {
+        let (mut bytes, start) = match new.index {
             0 => (blocks.read(0)?.to_vec(), ROOT_START),
             _ => (vec![0; size], node::START),
         };
-        let written = match step.index {
+        let written = match new.index {
             0 => root::write(&mut bytes, self.hasher.function, self.levels),
             // An unused entry, so that programs that know no hash trees see no names.
             _ => dir_entry::set_length(&mut bytes, 0, size),
         };
-        let entries = node::write(&mut bytes, start, step.limit, &step.entries);
+        let entries = node::write(&mut bytes, start, new.limit, &new.entries);
         written.and(entries).ok_or(full)?;
-        blocks.write_node(step.index, bytes, start)
+        blocks.write_node(new.index, bytes, start)
     }
 }
 
@@ -275,7 +282,7 @@ impl Path {
 pub(super) fn create(
     blocks: &mut Blocks<'_, '_>,
     hasher: Hasher,
-    slots: Vec<Slot>,
+    slots: Vec<Slot<'_>>,
     entry: NewEntry<'_>,
 ) -> Result<(), Stop> {
     let superblock = blocks.superblock();
@@ -296,10 +303,10 @@ pub(super) fn create(
     blocks.write_node(0, bytes, ROOT_START)?;
     blocks.write_leaf(index, leaf)?;
     let hash = hasher.hash(superblock, entry.2);
-    let steps = vec![Step { index: 0, limit, entries, at: 0 }];
-    let path = Path { hasher, levels: 0, steps, hash, range: (0, u32::MAX) };
+    let (_, levels, root) = read_root(blocks)?;
+    let path = Path { hasher, levels, steps: vec![root], hash, range: (0, u32::MAX) };
     let front = slots.iter().take(2).map(|slot| slot.length).sum();
-    let mut slots: Vec<Slot> = slots.into_iter().filter(|slot| !slot.is_dot()).collect();
+    let mut slots: Vec<Slot<'_>> = slots.into_iter().filter(|slot| !slot.is_dot()).collect();
     if let Some(last) = slots.last_mut() {
         last.length = last.length.saturating_add(front);
     }
@@ -313,7 +320,7 @@ fn full_of(blocks: &Blocks<'_, '_>) -> Error {
 /// Returns the number of the first name, in the order of hashes, that moves to the new block: the entries
 /// from there on have about half of the block, with their gaps. If all of them have less, it is half of
 /// their number.
-fn cut(block_size: u32, items: &[(u32, Slot)]) -> usize {
+fn cut(block_size: u32, items: &[(u32, Slot<'_>)]) -> usize {
     let half = as_usize(block_size >> 1);
     let mut size = 0usize;
     for (at, (_, slot)) in items.iter().enumerate().rev() {
@@ -350,7 +357,7 @@ fn read_root(blocks: &mut Blocks<'_, '_>) -> Result<(Hasher, u8, Step), Stop> {
         let problem = Problem::Field { field: "begin of the hashes", value, rule: "must be 32" };
         return Err(blocks.structure(0).corrupt(problem).into());
     }
-    let step = Step { index: 0, limit, entries: node.all().collect(), at: 0 };
+    let step = Step { index: 0, limit, node, at: 0 };
     check_order(blocks, &step, (0, u32::MAX))?;
     Ok((Hasher { function, chars }, levels, step))
 }
@@ -382,7 +389,7 @@ fn read_node(blocks: &mut Blocks<'_, '_>, index: u64, range: (u32, u32)) -> Resu
     }
     let limit = node_limit(blocks);
     let node = Node::new(block, node::START, limit).map_err(|why| unusable(blocks, index, why))?;
-    let step = Step { index, limit, entries: node.all().collect(), at: 0 };
+    let step = Step { index, limit, node, at: 0 };
     check_order(blocks, &step, range)?;
     Ok(step)
 }
@@ -392,9 +399,9 @@ pub(super) fn check_leaf(
     blocks: &Blocks<'_, '_>,
     index: u64,
     block: &[u8],
-    slots: &[Slot],
+    first: Option<Slot<'_>>,
 ) -> Result<(), Error> {
-    let is_empty = matches!(slots, [only] if only.inode == 0 && only.end() == block.len());
+    let is_empty = first.is_some_and(|only| only.inode == 0 && only.end() == block.len());
     let limit = block.get(node::START..).and_then(|rest| rest.first_chunk());
     match is_empty && limit == Some(&node_limit(blocks).to_le_bytes()) {
         true => {
@@ -408,12 +415,17 @@ pub(super) fn check_leaf(
 
 /// Checks that the hashes of a node are in order, and in the range that its parent tells.
 fn check_order(blocks: &Blocks<'_, '_>, step: &Step, (low, high): (u32, u32)) -> Result<(), Error> {
-    let hashes = || step.entries.iter().skip(1).map(|&(hash, _)| hash);
-    let all = std::iter::once(low).chain(hashes()).chain([high]);
-    let wrong = all.clone().zip(all.skip(1)).find(|(before, after)| before > after);
+    let (mut before, mut wrong) = (low, None);
+    for hash in step.node.all().skip(1).map(|(hash, _)| hash).chain([high]) {
+        if hash < before {
+            wrong = Some(before);
+            break;
+        }
+        before = hash;
+    }
     match wrong {
         None => Ok(()),
-        Some((_, hash)) => {
+        Some(hash) => {
             let rule =
                 "must not be lower than the one before, nor higher than the next of its parent";
             let problem = Problem::Field { field: "hash", value: hash.into(), rule };

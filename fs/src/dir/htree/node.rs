@@ -57,6 +57,7 @@ pub(crate) enum Unusable {
 }
 
 /// A parsed node, which may be the root.
+#[derive(Clone)]
 pub(crate) struct Node {
     block: Block,
     start: usize,
