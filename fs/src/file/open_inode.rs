@@ -26,7 +26,8 @@ pub struct OpenInode {
     page_end: AtomicU64,
     is_plain: AtomicBool,
     is_cached: AtomicBool,
-    /// Number of begins of direct writes, and of their ends while there is cached data.
+    /// Number of begins of direct writes, of their ends while there is cached data, and of closes of cached
+    /// data that was not flushed.
     written_past: AtomicU64,
     /// The part of `written_past` that a flush of the device has made durable.
     flushed_past: AtomicU64,
@@ -327,6 +328,10 @@ impl OpenFile for OpenInode {
     fn written_past(&self) -> Option<u64> {
         let closed = self.all.written_past.load(Ordering::Acquire);
         Some(self.written_past.load(Ordering::Acquire).saturating_add(closed))
+    }
+
+    fn left_volatile(&self) {
+        self.written_past.fetch_add(1, Ordering::AcqRel);
     }
 
     fn report(&self, report: &Report<'_, Error>) {

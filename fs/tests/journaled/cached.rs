@@ -381,3 +381,40 @@ fn a_file_that_replaces_another_has_its_data() {
     });
     assert!(old > 5 && replaced > 5, "{old}, {replaced}");
 }
+
+/// Data that the cache wrote when its last handle was dropped is known to no handle any more.
+#[test]
+fn a_sync_flushes_what_a_closed_file_left_in_the_volatile_cache() {
+    type Sync = fn(&mut World) -> Result<(), Error>;
+    let syncs: [(&str, Sync); 5] = [
+        ("sync_inode", |world| world.fs.sync_inode(file(&world.fs, 0).number())),
+        ("sync_data", |world| world.fs.sync_data(file(&world.fs, 0).number())),
+        ("sync", |world| world.fs.sync()),
+        ("a new handle's sync_data", |world| world.cached(0).sync_data()),
+        ("a new handle's sync_all", |world| world.cached(0).sync_all()),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    for (name, sync) in syncs {
+        let device = Recorder::new(image(dir.path(), "-t ext4 -b 4096 -J size=4"));
+        let mut world = World::open(&device, 1 << 20, vec![Vec::new(); FILES]);
+        world.cached(0).write_at(0, &[1; 8192][..]).unwrap();
+        world.cached(0).sync_all().unwrap();
+        world.cached(0).write_at(0, &[2; 8192][..]).unwrap();
+        // Only the time of the write is left for the sync, which takes no flush.
+        world.fs.set_times(file(&world.fs, 0).number(), None, None).unwrap();
+        let before = device.events().len();
+        world.cached[0] = None;
+        let written = device.events()[before..]
+            .iter()
+            .any(|event| matches!(event, Event::Write { durable: false, .. }));
+        assert!(written, "{name}: the close has written");
+        let before = device.events().len();
+        sync(&mut world).unwrap();
+        let events = &device.events()[before..];
+        assert!(events.iter().any(|event| matches!(event, Event::Flush)), "{name}: no flush");
+        // Nothing is left to be flushed.
+        let before = device.events().len();
+        sync(&mut world).unwrap();
+        assert_eq!(device.events().len(), before, "{name}: a second sync");
+    }
+}

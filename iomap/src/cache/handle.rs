@@ -388,10 +388,11 @@ impl<M: Mapper> Drop for CachedFile<M> {
     fn drop(&mut self) {
         // Before the last reference to the data is gone, so that a file that is opened meanwhile finds
         // it.
-        if self.cache.handles.fetch_sub(1, AcqRel) == 1
-            && let Err(error) = block_on(self.cache.clean_range(0..u64::MAX))
-        {
-            log::error!("a file was closed with data that could not be written: {error}");
+        if self.cache.handles.fetch_sub(1, AcqRel) == 1 {
+            if let Err(error) = block_on(self.cache.clean_range(0..u64::MAX)) {
+                log::error!("a file was closed with data that could not be written: {error}");
+            }
+            self.cache.leave();
         }
     }
 }

@@ -258,6 +258,11 @@ impl FileState {
         self.volatile.load(Acquire)
     }
 
+    /// Returns true if the device may have data of the cache in its volatile cache.
+    pub(super) fn has_volatile(&self) -> bool {
+        self.volatile() > self.flushed.load(Acquire)
+    }
+
     /// Returns true if the device may have data of these writes in its volatile cache.
     pub(super) fn needs_flush(&self, volatile: Volatile) -> bool {
         let is_past = |past| past > self.flushed_past.load(Acquire);

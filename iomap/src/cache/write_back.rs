@@ -162,6 +162,14 @@ impl<M: Mapper> FileCache<M> {
         file.state().sync(data, flush && self.pool.volatile_cache)
     }
 
+    /// Tells the filesystem of data that a loss of power may still lose, when nobody else knows of it.
+    pub(super) fn leave(&self) {
+        if self.pool.volatile_cache && self.state.has_volatile() {
+            let file = self.mapper.lock().open_file().clone();
+            file.state().left_volatile();
+        }
+    }
+
     /// Returns true if the device has the data of a range.
     pub(super) fn is_clean(&self, range: &Range<u64>) -> bool {
         let before = self.state.errors().count;

@@ -44,6 +44,9 @@ use crate::error::FileError;
 ///     fn written_past(&self) -> Option<u64> {
 ///         Some(0) // There is no direct I/O.
 ///     }
+///     fn left_volatile(&self) {
+///         self.0.borrow_mut().push("left_volatile");
+///     }
 ///     fn end_io(&self, end: &EndIo) -> Result<(), Error> {
 ///         self.0.borrow_mut().push(if end.failed { "failed" } else { "end_io" });
 ///         Ok(())
@@ -163,6 +166,12 @@ pub trait OpenFile {
     fn written_past(&self) -> Option<u64> {
         None
     }
+
+    /// Called when the [cached file](crate::CachedFile) has lost its last handle, if data that it wrote may
+    /// be in the device's volatile cache. The next sync of the file, or of the filesystem, has to flush it.
+    ///
+    /// See the [example](Self#examples).
+    fn left_volatile(&self) {}
 
     /// Called once for each request that failed, except with an error after which a retry or
     /// buffered I/O may succeed.
