@@ -244,7 +244,7 @@ impl Bed {
                 Ok(mounted) => return (dirty, view::of_kernel(&mounted.path)),
                 // The image was copied during a write of the journal's superblock, which waits for the
                 // kernel's threads.
-                Err(reason) if attempts < 30 => {
+                Err(reason) if attempts < 150 => {
                     println!("{what}: again, as {reason}");
                     std::thread::sleep(Duration::from_millis(100));
                 }
