@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::blocks::source::{BlockSource, SourceError};
 
@@ -24,6 +25,7 @@ use crate::blocks::source::{BlockSource, SourceError};
 /// device.read(0, &mut block)?;
 /// device.write_many(&[WriteRange { offset: 0, bytes: &block }], true)?;
 /// device.flush()?;
+/// device.pause(std::time::Duration::ZERO);
 /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```
 pub trait BlockDevice: BlockSource {
@@ -43,6 +45,13 @@ pub trait BlockDevice: BlockSource {
     /// # Errors
     /// Any error of the device: writes since the last flush may be lost.
     fn flush(&self) -> Result<(), SourceError>;
+
+    /// Sleeps between two looks at a block that another host may write meanwhile.
+    ///
+    /// See the [example](BlockDevice#examples).
+    fn pause(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
 }
 
 /// Bytes to write, and their place; see [`BlockDevice::write_many`].
@@ -77,5 +86,9 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Arc<D> {
 
     fn flush(&self) -> Result<(), SourceError> {
         (**self).flush()
+    }
+
+    fn pause(&self, time: Duration) {
+        (**self).pause(time);
     }
 }

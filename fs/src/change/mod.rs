@@ -11,6 +11,7 @@ mod fast_commit;
 mod features;
 pub(crate) mod file;
 mod file_io;
+mod keeper;
 mod locks;
 pub(crate) mod modified;
 mod names;
@@ -31,8 +32,9 @@ mod xattr_store;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crate::change::keeper::Keeper;
 use crate::change::locks::{InodeLock, InodeLocks};
 use crate::error::Error;
 use crate::file::system_zone::SystemZone;
@@ -40,6 +42,7 @@ use crate::filesystem::Filesystem;
 use crate::journal::Journal;
 use crate::journal::fast_commit::Pending;
 use crate::journal::handle::Handle;
+use crate::mount::protection::Protection;
 use crate::number::InodeNumber;
 
 /// A [`Filesystem`] whose metadata can be changed. Changes are written through the journal, so that
@@ -206,6 +209,9 @@ struct Inner {
     locks: InodeLocks,
     is_closed: AtomicBool,
     this: Weak<Self>,
+    /// The thread that keeps the multi-mount protection block, and the block.
+    keeper: Mutex<Option<Keeper>>,
+    protection: Option<Arc<Protection>>,
 }
 
 impl fmt::Debug for JournaledFilesystem {
@@ -223,16 +229,47 @@ impl Deref for JournaledFilesystem {
 }
 
 impl JournaledFilesystem {
-    fn new(fs: Filesystem, journal: Arc<Journal>, zone: SystemZone) -> Self {
+    fn new(
+        fs: Filesystem,
+        journal: Arc<Journal>,
+        zone: SystemZone,
+        protection: Option<Arc<Protection>>,
+    ) -> Result<Self, Error> {
         let is_closed = AtomicBool::new(false);
         let locks = InodeLocks::default();
+        let start = |taken: &Arc<_>| Keeper::start(Arc::clone(taken), Arc::downgrade(&journal));
+        let keeper = Mutex::new(protection.as_ref().map(start).transpose()?);
         let inner = Arc::new_cyclic(|this| {
             let this = Weak::clone(this);
-            Inner { fs, journal, zone, locks, is_closed, this }
+            Inner { fs, journal, zone, locks, is_closed, this, keeper, protection }
         });
         let changer: Weak<Inner> = Arc::downgrade(&inner);
         inner.fs.open_inodes().set_changer(changer);
-        Self { inner }
+        Ok(Self { inner })
+    }
+
+    /// Writes the multi-mount protection block now, if the filesystem has one. A thread of the filesystem
+    /// writes it in each interval; a program that was stopped for longer, with its machine or by a signal,
+    /// calls this before its next change, because another host may have taken the filesystem meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if another host has: nothing can be changed any more. Failures of the device.
+    ///
+    /// # Examples
+    /// ```
+    /// # let sample = nvio_testkit::image::Sample::new();
+    /// # let device = std::fs::File::options().read(true).write(true).open(sample.path())?;
+    /// let fs = nvio_ext4::JournaledFilesystem::open(device, nvio_ext4::Options::default())?;
+    /// fs.renew_mmp()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn renew_mmp(&self) -> Result<(), Error> {
+        let Some(protection) = &self.inner.protection else { return Ok(()) };
+        let renewed = protection.renew();
+        if let Err(Error::InUse(holder)) = &renewed {
+            self.journal().lose(holder.clone());
+        }
+        renewed
     }
 
     /// Locks the blocks of an inode, for a change of several steps.
@@ -340,8 +377,11 @@ impl Inner {
         if self.is_closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        self.journal.end(&self.fs)?;
-        superblock::mark_clean(&self.fs, &self.journal)
+        let ended = self.journal.end(&self.fs);
+        let closed = ended.and_then(|()| superblock::mark_clean(&self.fs, &self.journal));
+        drop(self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let released = self.protection.as_ref().map_or(Ok(()), |taken| taken.release());
+        closed.and(released)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::journal::Journal;
 use crate::journal::log::Log;
 use crate::journal::sink::Sink;
 use crate::mount::options::Options;
+use crate::mount::protection::Protection;
 use crate::mount::superblock::chosen;
 use crate::number::{BlockRun, PhysicalBlock, as_usize};
 use crate::recovery::journal;
@@ -49,7 +50,14 @@ impl JournaledFilesystem {
         }
         let fs = open_once(&device, options)?;
         check(fs.superblock())?;
-        let sink = Sink::new(Arc::clone(&device));
+        // Before anything else is written.
+        let protection = Protection::take(&device, &fs)?;
+        let fs = match protection {
+            // Another host may have changed it before.
+            Some(_) => open_once(&device, options)?,
+            None => fs,
+        };
+        let sink = Sink::new(Arc::clone(&device), protection.clone());
         let (log, tid, recovered) = recover(&device, &sink, &fs)?;
         // The replay may have changed any block.
         let mut fs = open_once(&device, options)?;
@@ -63,7 +71,7 @@ impl JournaledFilesystem {
         journal.start()?;
         let newer: Arc<Journal> = Arc::clone(&journal);
         fs.metadata().set_newer(newer);
-        let fs = Self::new(fs, journal, zone);
+        let fs = Self::new(fs, journal, zone, protection)?;
         fs.process_orphans(&orphans)?;
         Ok(fs)
     }
@@ -113,6 +121,7 @@ const SUPPORTED: IncompatFeatures = IncompatFeatures::FILETYPE
     .union(IncompatFeatures::META_BG)
     .union(IncompatFeatures::EXTENTS)
     .union(IncompatFeatures::BITS64)
+    .union(IncompatFeatures::MMP)
     .union(IncompatFeatures::FLEX_BG)
     .union(IncompatFeatures::CSUM_SEED)
     .union(IncompatFeatures::LARGEDIR);
@@ -157,7 +166,7 @@ fn recover(
         Some(commits) => {
             // The counts of free blocks are older than the fast commits.
             let (log, free) = (open_log(fs)?, u64::MAX);
-            let sink = Sink::new(Arc::clone(device));
+            let sink = Sink::new(Arc::clone(device), None);
             let journal = Journal::new(sink, log, next, free, Reserved::default());
             replay::prepare(&after, commits, &orphans, journal)?
         }

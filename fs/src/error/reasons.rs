@@ -8,6 +8,7 @@ use crate::format::uuid::Uuid;
 
 /// Sequence number while e2fsck checks the filesystem.
 pub(crate) const SEQUENCE_FSCK: u32 = 0xe24d_4d50;
+
 /// Maximum number of block groups of a writable filesystem, because the place of each group's
 /// metadata is kept in memory. This is 256 TiB with blocks of 4 KiB.
 pub(crate) const GROUPS_MAX: u32 = 1 << 21;

@@ -17,6 +17,9 @@ const MAGIC: u32 = 0x004d_4d50;
 /// Sequence number of a filesystem that is not in use.
 pub(crate) const SEQUENCE_CLEAN: u32 = 0xff4d_4d50;
 
+/// Largest sequence number of a filesystem that is mounted.
+pub(crate) const SEQUENCE_MAX: u32 = 0xe24d_4d4f;
+
 /// `struct mmp_struct`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -82,4 +85,31 @@ impl MmpFields {
             device: name(&raw.device),
         })
     }
+
+    /// Changes a block: its sequence number, its time, the interval of checks, and the names of the host
+    /// and of the device. The rest stays as it is.
+    pub(crate) fn update(
+        superblock: &Superblock,
+        block: &mut [u8],
+        (sequence, time, check_interval): (u32, Timestamp, u16),
+        (node, device): (&[u8], &[u8]),
+    ) {
+        let Ok((raw, _)) = RawMmp::mut_from_prefix(block) else { return };
+        raw.sequence.set(sequence);
+        raw.time.set(time.seconds.cast_unsigned());
+        raw.interval.set(check_interval);
+        set_name(&mut raw.node, node);
+        set_name(&mut raw.device, device);
+        if superblock.has_metadata_csum() {
+            let covered = raw.as_bytes().get(..CHECKSUM_OFFSET).unwrap_or_default();
+            raw.checksum.set(crc32c(superblock.checksum_seed, covered));
+        }
+    }
+}
+
+/// Sets a name, which ends with a zero byte and is cut if it is too long.
+fn set_name(to: &mut [u8], name: &[u8]) {
+    to.fill(0);
+    let last = to.len().saturating_sub(1);
+    to.iter_mut().zip(name.iter().take(last)).for_each(|(to, from)| *to = *from);
 }

@@ -34,6 +34,7 @@ use crate::blocks::newer::Newer;
 use crate::change::delayed::{Delayed, Reserved};
 use crate::change::time::now;
 use crate::error::Error;
+use crate::error::reasons::MmpHolder;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::Corrupt;
 use crate::format::error_fields::ErrorFields;
@@ -425,6 +426,11 @@ impl Journal {
         if let Err(error) = self.errors.record(fs, &self.sink, &ErrorFields::of_log(now())) {
             ::log::warn!("the superblock cannot record the error: {error}");
         }
+    }
+
+    /// Stops all changes, because another host has taken the filesystem.
+    pub(crate) fn lose(&self, holder: Box<MmpHolder>) {
+        self.lock().lost = Some(holder);
     }
 
     /// Writes a block to its place outside of any transaction, durably.

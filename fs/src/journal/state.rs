@@ -7,6 +7,7 @@ use crate::alloc::windows::Windows;
 use crate::blocks::block_cache::Block;
 use crate::change::delayed::Reserved;
 use crate::error::Error;
+use crate::error::reasons::MmpHolder;
 use crate::journal::changes::Changes;
 use crate::journal::fast_commit::Pending;
 use crate::journal::runs::RunSet;
@@ -51,6 +52,8 @@ pub(crate) struct State {
     pub orphans: HashSet<InodeNumber>,
     /// A write to the log failed, so that nothing can be changed any more.
     pub is_aborted: bool,
+    /// Another host has taken the filesystem, so that nothing can be changed any more.
+    pub lost: Option<Box<MmpHolder>>,
     /// The filesystem was closed, so that nothing can be changed any more.
     pub is_closed: bool,
     /// Number of changes. An inode that was read while it increased may be an old one.
@@ -79,6 +82,7 @@ impl State {
             held: Vec::new(),
             orphans: HashSet::new(),
             is_aborted: false,
+            lost: None,
             is_closed: false,
             version: 0,
             names_version: 0,
@@ -108,6 +112,9 @@ impl State {
 
     /// Returns an error if nothing can be changed.
     pub(crate) fn check(&self) -> Result<(), Error> {
+        if let Some(holder) = &self.lost {
+            return Err(Error::InUse(holder.clone()));
+        }
         match () {
             () if self.is_aborted => Err(Error::JournalAborted),
             () if self.is_closed => Err(Error::Closed),

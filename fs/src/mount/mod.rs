@@ -4,5 +4,6 @@ pub(crate) mod inspect;
 pub(crate) mod mmp;
 pub(crate) mod open;
 pub(crate) mod options;
+pub(crate) mod protection;
 pub(crate) mod statfs;
 pub(crate) mod superblock;

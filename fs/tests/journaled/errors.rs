@@ -77,7 +77,7 @@ fn filesystems_that_are_refused_by_name() {
     };
     let ext4 = "-t ext4 -b 1024";
     assert_eq!(refused("-t ext4 -b 1024 -O ^has_journal", &[]), NotWritable::NoJournal);
-    for feature in ["inline_data", "ea_inode", "encrypt", "casefold", "mmp"] {
+    for feature in ["inline_data", "ea_inode", "encrypt", "casefold"] {
         let why = refused(&format!("{ext4} -O {feature}"), &[]);
         assert!(why.to_string().contains(feature), "{why}");
     }

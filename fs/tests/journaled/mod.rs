@@ -17,6 +17,7 @@ mod full;
 mod group_commit;
 mod hostile;
 mod many_names;
+mod mmp;
 mod name_commands;
 mod name_twins;
 mod names_power;

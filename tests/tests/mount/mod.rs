@@ -5,6 +5,7 @@
 mod ends;
 mod judges;
 mod programs;
+mod protection;
 mod reading;
 
 use std::fs;

@@ -17,6 +17,8 @@ pub(crate) fn errno(error: &Error) -> Errno {
         Error::SymlinkLoop { .. } => libc::ELOOP,
         Error::UnsupportedInode { .. } => libc::EOPNOTSUPP,
         Error::ChangeTooLarge { .. } => libc::EFBIG,
+        // Another host has taken the filesystem, which can only be read then.
+        Error::InUse(_) => libc::EROFS,
         // EFSCORRUPTED has the number of EUCLEAN.
         Error::Corrupt(_) => libc::EUCLEAN,
         Error::BadAttribute { why, .. } => attribute(why),
