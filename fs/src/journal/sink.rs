@@ -12,7 +12,7 @@ use crate::number::as_u64;
 pub(crate) struct Sink {
     device: Arc<dyn BlockDevice>,
     written: AtomicU64,
-    /// What shows other hosts that this one changes the filesystem.
+    /// Shows other hosts that this one changes the filesystem.
     protection: Option<Arc<Protection>>,
 }
 

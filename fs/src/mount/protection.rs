@@ -21,7 +21,7 @@ const UPDATE: u16 = 5;
 /// Bounds of the interval of checks in seconds.
 const CHECK_MIN: u16 = 5;
 const CHECK_MAX: u16 = 300;
-/// What the wait for another host is longer than one interval of checks, at most.
+/// Limit of the wait for another host, above one interval of checks.
 const WAIT_MORE: u16 = 60;
 /// The name of the device in the block.
 const DEVICE: &[u8] = b"nvio";

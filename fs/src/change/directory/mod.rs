@@ -203,7 +203,7 @@ impl<'d, 'h> Directory<'d, 'h> {
 
     /// Removes an entry that was found.
     pub(crate) fn remove(&mut self, place: Place) -> Result<(), Stop> {
-        self.edit(place, |block, slots, at| leaf::remove(block, slots, at))
+        self.edit(place, leaf::remove)
     }
 
     /// Lets an entry that was found refer to another inode.
