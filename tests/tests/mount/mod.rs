@@ -2,6 +2,7 @@
 //!
 //! Needs root, FUSE and loop devices: `tests/run mount`.
 
+mod damaged;
 mod ends;
 mod judges;
 mod programs;
