@@ -418,3 +418,24 @@ fn a_sync_flushes_what_a_closed_file_left_in_the_volatile_cache() {
         assert_eq!(device.events().len(), before, "{name}: a second sync");
     }
 }
+
+/// The writeback before the read allocates the blocks, of which the handle's map has nothing yet.
+#[test]
+fn a_direct_read_finds_cached_data_of_a_hole_that_its_handle_has_mapped() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Recorder::new(image(dir.path(), "-t ext4 -b 4096 -J size=4"));
+    let mut world = World::open(&device, 1 << 20, vec![Vec::new(); FILES]);
+    world.fs.truncate(file(&world.fs, 0).number(), 1 << 20).unwrap();
+    world.fs.allocate(file(&world.fs, 0).number(), 65_536, 65_536, false).unwrap();
+    let mut direct = world.direct(0);
+    let mut page = [9; 4096];
+    for (round, pos) in (1..).zip([8192, 16_384, 65_536, 73_728, 12_288]) {
+        let mut has = |world: &mut World, value: u8, by: &str| {
+            let length = direct.read_at(&mut world.queue, pos, &mut page).unwrap();
+            assert!(length == 4096 && page == [value; 4096], "{by} at {pos}: {}", page[0]);
+        };
+        has(&mut world, 0, "before");
+        world.cached(0).write_at(pos, &[round; 4096][..]).unwrap();
+        has(&mut world, round, "after");
+    }
+}

@@ -286,10 +286,12 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         first: Option<Mapping>,
     ) {
         let Request { io, op, count, moved, .. } = *serving.request;
-        if first.is_none()
-            && let Err(error) = prepare_cache(file, op, &io, count)
-        {
-            return serving.request.fail(error);
+        if first.is_none() {
+            // A writeback gives blocks to data that had none: the map has to be read again.
+            let prepared = prepare_cache(file, op, &io, count).and_then(|()| file.refresh());
+            if let Err(error) = prepared {
+                return serving.request.fail(error);
+            }
         }
         let op = op_of(op, io.flags);
         let walked = iterate_from(
