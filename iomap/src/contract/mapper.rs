@@ -310,8 +310,7 @@ pub trait Mapper {
     /// Forgets what [`size`](Self::size) and [`begin`](Self::begin) would answer from an old map.
     /// Called before the first `begin` of a request that is not on the fast paths, after the request
     /// was [counted](FileRef::in_flight), and again after cached data was written back, which may have given
-    /// it blocks. Those are taken only while the file is
-    /// [plain](Self::is_plain), and before its [`page_end`](Self::page_end): a filesystem whose maps
+    /// it blocks. The fast paths are taken only while the file is [plain](Self::is_plain), and before its [`page_end`](Self::page_end): a filesystem whose maps
     /// change while files are open answers no and 0 there, until each handle has the new map.
     ///
     /// Returns true if the size may be another.

@@ -226,12 +226,12 @@ impl Filesystem for Server {
         handle: FileHandle,
         pos: u64,
         size: u32,
-        _: OpenFlags,
+        flags: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let _turn = self.turns.begin();
-        let direct = self.direct;
+        let direct = self.is_direct(flags);
         // Replied to while the data is in the memory that it was read to.
         let mut reply = Some(reply);
         let mut send = |bytes: &[u8]| {
@@ -255,12 +255,12 @@ impl Filesystem for Server {
         pos: u64,
         data: &[u8],
         _: WriteFlags,
-        _: OpenFlags,
+        flags: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let _turn = self.turns.begin();
-        let direct = self.direct;
+        let direct = self.is_direct(flags);
         let written = self
             .files
             .get(handle)

@@ -8,6 +8,10 @@ use nvio_iomap::IoArgs;
 use crate::errno::{errno, errno_of};
 use crate::scratch;
 
+/// Least bytes of a read that goes past the cache of nvio: it is one of the kernel's reads ahead, for the
+/// cache of the kernel.
+const AHEAD: usize = 32 << 10;
+
 /// The filesystem that is mounted.
 pub enum Backend {
     /// A filesystem that is only read.
@@ -78,7 +82,7 @@ impl OpenFile {
     ) -> Result<(), Errno> {
         let read = match self {
             Self::Read(file) => file.read_at_then(pos, length, f),
-            Self::Write(file) if direct => file.read_at_then(pos, length, f),
+            Self::Write(file) if direct || length >= AHEAD => file.read_at_then(pos, length, f),
             Self::Write(file) => scratch::with(length, |buf| {
                 let read = file.read_at_with(IoMode::Buffered, pos, buf)?;
                 f(buf.get(..read).unwrap_or_default());

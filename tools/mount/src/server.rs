@@ -4,7 +4,9 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fuser::{Errno, FileAttr, FileHandle, FopenFlags, INodeNo, ReplyEntry, Request, TimeOrNow};
+use fuser::{
+    Errno, FileAttr, FileHandle, FopenFlags, INodeNo, OpenFlags, ReplyEntry, Request, TimeOrNow,
+};
 use nvio_ext4::{FileType, Inode, NewFile, SpecialFile};
 
 use crate::attributes::{attributes, from_kernel, generation, timestamp};
@@ -87,6 +89,11 @@ impl Server {
             true => FopenFlags::FOPEN_DIRECT_IO,
             false => FopenFlags::FOPEN_KEEP_CACHE,
         }
+    }
+
+    /// Returns true if a call goes past the cache, because the mount or its file was opened so.
+    pub(crate) fn is_direct(&self, flags: OpenFlags) -> bool {
+        self.direct || flags.0 & libc::O_DIRECT != 0
     }
 
     pub(crate) fn set_attributes(&self, number: INodeNo, set: &Set) -> Result<Inode, Errno> {
