@@ -154,6 +154,20 @@ pub fn ignore_recounted_blocks(ours: &mut View, theirs: &View, recounted: impl F
     }
 }
 
+/// Replaces our times of files by those of the kernel where it has set both to one later time. A mount does
+/// so with files that are in the list of orphans, which it truncates to their size: also with one whose inode
+/// a file had that was deleted, and got its new name by a fast commit.
+pub fn ignore_times_of_orphans(ours: &mut View, theirs: &View) {
+    for (path, entry) in ours {
+        if let Some(theirs) = theirs.get(path).filter(|_| entry.mode & 0o170_000 == 0o100_000) {
+            let [[_, mtime, ctime], [_, our_mtime, our_ctime]] = [theirs.times, entry.times];
+            if mtime == ctime && mtime > our_mtime.max(our_ctime) {
+                (entry.times[1], entry.times[2]) = (mtime, ctime);
+            }
+        }
+    }
+}
+
 /// Replaces our counts of links of directories by the kernel's, whose replay of fast commits does not count
 /// the links of directories that it creates or removes.
 pub fn ignore_links_of_directories(ours: &mut View, theirs: &View) {
