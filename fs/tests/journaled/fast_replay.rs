@@ -10,7 +10,7 @@ use super::recorder::{Recorder, cuts};
 use super::{fast_commit, open};
 use crate::common::view::View;
 use crate::common::{self, Mount, mke2fs, view};
-use crate::fast_commit::{Bed, STEPS, VARIANTS, full_commit, populate};
+use crate::fast_commit::{Bed, ORPHAN, STEPS, VARIANTS, full_commit, populate};
 
 fn open_image(path: &Path) -> Result<JournaledFilesystem, Error> {
     let device = File::options().read(true).write(true).open(path).unwrap();
@@ -63,6 +63,11 @@ fn fast_commits_of_the_kernel_are_replayed_on_the_device() {
             });
         }
         assert!(replayed >= 17, "{name}: {replayed}");
+        // The inode is in the list of orphans, from which a replay would have to take it.
+        ORPHAN.1(&bed, &mounted.path);
+        let refused = open_image(&bed.copy(ORPHAN.0).0).map(drop);
+        let is_refused = matches!(refused, Err(Error::NotWritable(NotWritable::FastCommits)));
+        assert!(is_refused, "{name}: {refused:?}");
     }
 }
 
