@@ -1,4 +1,4 @@
-//! What is measured on a mounted directory.
+//! The loads that are measured on a mounted directory.
 
 use std::fs::File;
 use std::io;

@@ -412,7 +412,7 @@ fn a_sync_flushes_what_a_closed_file_left_in_the_volatile_cache() {
         sync(&mut world).unwrap();
         let events = &device.events()[before..];
         assert!(events.iter().any(|event| matches!(event, Event::Flush)), "{name}: no flush");
-        // Nothing is left to be flushed.
+        // A second sync has nothing to flush.
         let before = device.events().len();
         sync(&mut world).unwrap();
         assert_eq!(device.events().len(), before, "{name}: a second sync");

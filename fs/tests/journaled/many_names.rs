@@ -11,7 +11,6 @@ use nvio_ext4::{Error, JournaledFilesystem, NewFile, Options};
 use crate::common::{self, Mount, mke2fs};
 
 fn name(at: u32) -> String {
-    // The order of the hashes is that of no counter anyway.
     format!("file-{at:07}")
 }
 

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const CLEAN: u32 = 0xff4d_4d50;
 const FSCK: u32 = 0xe24d_4d50;
 
-/// What another host does in the n-th pause.
+/// The action of another host in the n-th pause.
 type Other = Box<dyn Fn(usize) + Send + Sync>;
 
 /// An image whose pauses take no time.
@@ -154,7 +154,7 @@ fn a_host_that_is_gone_is_waited_for() {
 #[test]
 fn a_host_that_is_alive_keeps_the_filesystem() {
     let image = Image::new(&["-O", "mmp"]);
-    // It writes while this one waits, or at the same time as this one takes it.
+    // The other host writes the block while this one waits, or while this one takes it.
     for (before, writes_in) in [(0x77, 1), (0x77, 2), (CLEAN, 1)] {
         set(&image.path, before);
         let other = image.other_host(0x1234);

@@ -162,7 +162,7 @@ impl<M: Mapper> FileCache<M> {
         file.state().sync(data, flush && self.pool.volatile_cache)
     }
 
-    /// Tells the filesystem of data that a loss of power may still lose, when nobody else knows of it.
+    /// Tells the filesystem of data that a loss of power may still lose, as the last handle is dropped.
     pub(super) fn leave(&self) {
         if self.pool.volatile_cache && self.state.has_volatile() {
             let file = self.mapper.lock().open_file().clone();

@@ -334,8 +334,8 @@ impl<I> InFlight<I> {
         &self.0
     }
 
-    /// Decrements the number of requests in flight, as a drop does. It takes the value, which a drop would
-    /// find in memory, where each request would store it.
+    /// Decrements the number of requests in flight, as a drop does. The value is an argument here; a drop
+    /// would need it in memory, and each request would store it there.
     #[inline]
     pub(crate) fn end(self) {
         if let Some(state) = Arc::into_inner(self.0) {

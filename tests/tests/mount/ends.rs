@@ -97,7 +97,7 @@ fn mount_and_users_without_root_mount_too() {
     assert_eq!(fs::read_dir(&path).unwrap_err().kind(), ErrorKind::PermissionDenied);
     run("nvio umount", &mut as_nobody(&["umount", name]));
     assert_eq!(mount.wait().unwrap().code(), Some(0));
-    // Each thread of the mount opens it, after the line was printed too.
+    // The threads of the mount open /dev/fuse, some of them after the line was printed.
     fs::set_permissions(fuse, before).unwrap();
     check(&image);
 }

@@ -2,8 +2,8 @@
 //!
 //! The kernel gives a call to the thread that has waited for one the longest. With one program that
 //! calls, each call would so wake another thread, whose caches and core are cold: that halves the rate.
-//! So a thread that has answered a call waits for the next one only if no other does. It is parked
-//! otherwise, until calls pile up.
+//! So a thread that has answered a call waits for the next one only if no other does. Otherwise the thread
+//! is parked until calls pile up.
 //!
 //! One of the parked threads watches. A call may take long, and while the last thread answers it, nobody
 //! would wait for calls: the watcher then does. While there are no calls, it sleeps until one comes, or
