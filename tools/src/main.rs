@@ -7,6 +7,7 @@ mod cli;
 mod colors;
 mod contents;
 mod copy;
+mod create;
 mod error;
 mod glob;
 mod interrupt;

@@ -15,8 +15,9 @@ use clap::Args;
 use indicatif::ProgressBar;
 use nvio::{Inode, JournaledVolume};
 
-use self::tree::{Putter, To};
+use self::tree::Putter;
 use crate::args::VolumeArgs;
+use crate::create::To;
 use crate::error::Error;
 use crate::interrupt;
 use crate::name::{self, escaped, join, rooted};

@@ -10,22 +10,14 @@ use std::process::ExitCode;
 use std::vec;
 
 use indicatif::ProgressBar;
-use nvio::ext4::{Error as FsError, InodeNumber, NewFile, RenameMode, SpecialFile};
+use nvio::ext4::{Error as FsError, InodeNumber, JournaledFilesystem, NewFile, SpecialFile};
 use nvio::{Inode, JournaledVolume};
 use rustix::fs::OFlags;
 
-use crate::error::{Error, Failures};
-use crate::name::{escaped, join, one_line};
-
-/// A name to be created in the filesystem.
-#[derive(Clone, Copy)]
-pub struct To<'a> {
-    /// The directory.
-    pub parent: InodeNumber,
-    pub name: &'a [u8],
-    /// The path, for messages.
-    pub path: &'a [u8],
-}
+use super::{attributes, contents};
+use crate::create::{Creator, To};
+use crate::error::Error;
+use crate::name::{join, one_line};
 
 /// A directory whose entries are being copied.
 struct Level {
@@ -39,16 +31,13 @@ struct Level {
 
 /// A copy in progress.
 pub struct Putter<'v> {
-    pub(super) volume: &'v JournaledVolume,
+    creator: Creator<'v>,
     recursive: bool,
     preserve: bool,
-    pub(super) bar: ProgressBar,
     /// Device and inode number of the images that must not be copied into themselves.
     images: Vec<(u64, u64)>,
     /// Copies of files with several names, by device and inode number of the source.
     links: HashMap<(u64, u64), InodeNumber>,
-    pub(super) buffer: Vec<u8>,
-    failures: Failures,
 }
 
 impl<'v> Putter<'v> {
@@ -62,21 +51,18 @@ impl<'v> Putter<'v> {
     ) -> Self {
         let id = |image: &PathBuf| fs::metadata(image).ok().map(|file| (file.dev(), file.ino()));
         let images = images.iter().filter_map(id).collect();
-        let (links, failures) = (HashMap::new(), Failures::default());
-        Self { volume, recursive, preserve, bar, images, links, buffer: Vec::new(), failures }
+        let creator = Creator::new(volume, bar);
+        Self { creator, recursive, preserve, images, links: HashMap::new() }
     }
 
     /// Prints a failure, and continues.
     pub fn report(&mut self, result: Result<(), Error>) {
-        if let Err(error) = result {
-            let failures = &mut self.failures;
-            self.bar.suspend(|| failures.report(&error));
-        }
+        self.creator.report(result);
     }
 
     /// Returns the exit code.
     pub fn end(&self) -> ExitCode {
-        self.failures.code()
+        self.creator.code()
     }
 
     /// Copies a file, or with -r a tree, to a name.
@@ -123,7 +109,9 @@ impl<'v> Putter<'v> {
                 if let Some(Level { source, metadata: Some(metadata), inode, path, .. }) =
                     levels.pop()
                 {
-                    self.set_attributes(&source, &metadata, inode, &path);
+                    let attributes = attributes::read(&mut self.creator, &source, &metadata);
+                    self.creator.set_attributes(inode, &path, &attributes);
+                    self.creator.set_times(inode, &path, &attributes);
                 }
                 continue;
             };
@@ -155,7 +143,7 @@ impl<'v> Putter<'v> {
         }
         let first = self.links.get(&id).copied();
         if let Some(first) = first
-            && self.link(first, to)?
+            && self.creator.link(first, to)?
         {
             return Ok(None);
         }
@@ -170,8 +158,8 @@ impl<'v> Putter<'v> {
                 let target = fs::read_link(source).map_err(error)?;
                 let target = target.as_os_str().as_bytes().to_vec();
                 let new = self.new_file(metadata);
-                let make = |putter: &Self, name: &[u8]| {
-                    putter.fs().create_symlink(&target, to.parent, name, new)
+                let make = |fs: &JournaledFilesystem, name: &[u8]| {
+                    fs.create_symlink(&target, to.parent, name, new)
                 };
                 self.place(source, metadata, to, make, |_, _| Ok(()))?;
                 return Ok(None);
@@ -189,31 +177,16 @@ impl<'v> Putter<'v> {
             return Err(Error::Usage(line));
         }
         let new = self.new_file(metadata);
-        let make =
-            |putter: &Self, name: &[u8]| putter.fs().create_special(special, to.parent, name, new);
+        let make = |fs: &JournaledFilesystem, name: &[u8]| {
+            fs.create_special(special, to.parent, name, new)
+        };
         self.place(source, metadata, to, make, |_, _| Ok(()))?;
         Ok(None)
     }
 
     /// Creates a directory, unless it exists.
-    fn directory(
-        &mut self,
-        source: &Path,
-        metadata: &Metadata,
-        to: To<'_>,
-    ) -> Result<Level, Error> {
-        let created = self.fs().create_dir(to.parent, to.name, self.new_file(metadata));
-        let inode = match created {
-            Err(FsError::AlreadyExists { .. }) => {
-                let existing =
-                    self.volume.lookup_no_follow(to.path).map_err(Error::path(to.path))?;
-                if !existing.is_dir() {
-                    return Err(in_the_way(to, "not a directory"));
-                }
-                existing
-            }
-            created => created.map_err(Error::path(to.path))?,
-        };
+    fn directory(&self, source: &Path, metadata: &Metadata, to: To<'_>) -> Result<Level, Error> {
+        let inode = self.creator.directory(to, self.new_file(metadata))?;
         let metadata = self.preserve.then(|| metadata.clone());
         Level::new(source, metadata, inode.number(), to.path)
     }
@@ -236,77 +209,37 @@ impl<'v> Putter<'v> {
             return Err(Error::Usage(line));
         }
         let new = self.new_file(metadata);
-        let make = |putter: &Self, name: &[u8]| putter.fs().create_file(to.parent, name, new);
-        let fill = |putter: &mut Self, inode: &Inode| {
-            putter.contents(source, &file, metadata_now.len(), inode, to.path)
+        let make = |fs: &JournaledFilesystem, name: &[u8]| fs.create_file(to.parent, name, new);
+        let fill = |creator: &mut Creator<'_>, inode: &Inode| {
+            contents::copy(creator, (source, &file, metadata_now.len()), (inode, to.path))
         };
         self.place(source, metadata, to, make, fill)
     }
 
-    /// Creates a name by `make`, and calls `fill` for its inode. An existing file is replaced after that.
+    /// Creates a name by `make`, calls `fill` for its inode, and sets its attributes. An existing file is
+    /// replaced after that.
     fn place(
         &mut self,
         source: &Path,
         metadata: &Metadata,
         to: To<'_>,
-        make: impl Fn(&Self, &[u8]) -> Result<Inode, FsError>,
-        fill: impl FnOnce(&mut Self, &Inode) -> Result<(), Error>,
+        make: impl Fn(&JournaledFilesystem, &[u8]) -> Result<Inode, FsError>,
+        fill: impl FnOnce(&mut Creator<'v>, &Inode) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let error = Error::path(to.path);
-        let temporary = format!(".nvio-put-{}", std::process::id()).into_bytes();
-        let (inode, name) = match make(self, to.name) {
-            Err(FsError::AlreadyExists { .. }) => {
-                self.check_replaceable(to)?;
-                (make(self, &temporary).map_err(&error)?, &temporary[..])
+        let preserve = self.preserve;
+        let number = self.creator.place(to, make, |creator, inode| {
+            fill(creator, inode)?;
+            if preserve {
+                let attributes = attributes::read(creator, source, metadata);
+                creator.set_attributes(inode.number(), to.path, &attributes);
+                creator.set_times(inode.number(), to.path, &attributes);
             }
-            made => (made.map_err(&error)?, to.name),
-        };
-        let mut done = fill(self, &inode);
-        if done.is_ok() {
-            if self.preserve {
-                self.set_attributes(source, metadata, inode.number(), to.path);
-            }
-            if name != to.name {
-                let (parent, mode) = (to.parent, RenameMode::Replace);
-                done = self.fs().rename(parent, name, parent, to.name, mode).map_err(&error);
-            }
+            Ok(())
+        })?;
+        if metadata.nlink() > 1 {
+            self.links.insert((metadata.dev(), metadata.ino()), number);
         }
-        if done.is_err()
-            && let Err(error) = self.fs().remove_file(to.parent, name)
-        {
-            self.report(Err(Error::path(to.path)(error)));
-        }
-        if done.is_ok() && metadata.nlink() > 1 {
-            self.links.insert((metadata.dev(), metadata.ino()), inode.number());
-        }
-        done
-    }
-
-    /// Gives a copied file another name. Returns false if it cannot have more.
-    fn link(&mut self, first: InodeNumber, to: To<'_>) -> Result<bool, Error> {
-        let fs = self.volume.filesystem();
-        let error = Error::path(to.path);
-        match fs.hard_link(first, to.parent, to.name) {
-            Ok(_) => Ok(true),
-            Err(FsError::TooManyLinks { .. } | FsError::InodeNotInUse { .. }) => Ok(false),
-            Err(FsError::AlreadyExists { .. }) => {
-                let existing = self.check_replaceable(to)?;
-                if existing.number() != first {
-                    let temporary = format!(".nvio-put-{}", std::process::id());
-                    let (parent, mode) = (to.parent, RenameMode::Replace);
-                    fs.hard_link(first, parent, &temporary).map_err(&error)?;
-                    fs.rename(parent, temporary, parent, to.name, mode).map_err(&error)?;
-                }
-                Ok(true)
-            }
-            Err(other) => Err(error(other)),
-        }
-    }
-
-    /// Returns the existing file of a name. A directory is not replaced.
-    fn check_replaceable(&self, to: To<'_>) -> Result<Inode, Error> {
-        let existing = self.volume.lookup_no_follow(to.path).map_err(Error::path(to.path))?;
-        if existing.is_dir() { Err(in_the_way(to, "a directory")) } else { Ok(existing) }
+        Ok(())
     }
 
     fn new_file(&self, metadata: &Metadata) -> NewFile {
@@ -319,10 +252,6 @@ impl<'v> Putter<'v> {
             },
             false => NewFile::with_permissions(bits & 0o777),
         }
-    }
-
-    fn fs(&self) -> &'v nvio::ext4::JournaledFilesystem {
-        self.volume.filesystem()
     }
 }
 
@@ -342,10 +271,6 @@ impl Level {
         let (source, path, entries) = (source.to_owned(), path.to_vec(), names.into_iter());
         Ok(Self { source, metadata, inode, path, entries })
     }
-}
-
-fn in_the_way(to: To<'_>, kind: &'static str) -> Error {
-    Error::InTheWay { target: escaped(to.path).into(), kind }
 }
 
 fn major(metadata: &Metadata) -> u32 {
