@@ -205,7 +205,14 @@ fn try_parse(mut arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
 
 fn parse_with(command: &mut Command, arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let matches = command.try_get_matches_from_mut(arguments)?;
-    Cli::from_arg_matches(&matches)
+    let cli = Cli::from_arg_matches(&matches)?;
+    match &cli.verb {
+        Verb::Tar(tar) if tar.has_several_targets() => {
+            let line = "an archive is extracted into one directory";
+            Err(command.error(ErrorKind::TooManyValues, line))
+        }
+        _ => Ok(cli),
+    }
 }
 
 /// Verbs that can be lines of a batch: they open a device for reading, and do not read standard input.
@@ -262,6 +269,9 @@ fn run_line(line: Line) -> Result<ExitCode, Error> {
         }
     }
     let cli = try_parse(arguments).map_err(|error| Error::Usage(usage_line(&error)))?;
+    if matches!(&cli.verb, Verb::Tar(tar) if tar.extract) {
+        return Err(Error::NotInBatch { verb: "tar --extract".to_owned() });
+    }
     cli.verb.run()
 }
 

@@ -179,6 +179,37 @@ pub enum Error {
         "refusing to write an archive to a terminal; redirect it, or name a file with --output"
     )]
     ArchiveToTerminal,
+    /// An archive would have been read from a terminal.
+    #[error(
+        "refusing to read an archive from a terminal; redirect it, or name a file with --input"
+    )]
+    ArchiveFromTerminal,
+    /// An archive cannot be read on.
+    #[error(
+        "{archive}: at byte {at}, {place}: {damage}; {members} members are extracted; {advice}"
+    )]
+    BadArchive {
+        /// The archive, safe for a terminal.
+        archive: String,
+        /// Position in the archive in bytes.
+        at: u64,
+        /// The member at this position, safe for a terminal.
+        place: String,
+        /// The damage.
+        damage: String,
+        /// Number of members that were extracted.
+        members: u64,
+        /// The next step.
+        advice: String,
+    },
+    /// A member of an archive is left out.
+    #[error("{member} is not extracted: {reason}")]
+    NotExtracted {
+        /// The name of the member, safe for a terminal.
+        member: String,
+        /// The reason, and the next step.
+        reason: String,
+    },
     /// A file became a part of an archive, but not all of its data could be read.
     #[error("{source}; the archive has zeroes from byte {at} of the file on")]
     Zeroed {

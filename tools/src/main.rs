@@ -1,6 +1,7 @@
 //! `nvio`: NVMe devices in user space, and the files of the ext4 filesystems on them.
 #![forbid(unsafe_code)]
 
+mod acl_text;
 mod args;
 mod attributes;
 mod cli;

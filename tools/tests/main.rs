@@ -34,5 +34,6 @@ mod server_failure;
 mod sha256;
 mod signals;
 mod tar;
+mod tar_extract;
 mod usage;
 mod write;

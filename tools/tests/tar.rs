@@ -15,9 +15,9 @@ use common::mount::Mount;
 use common::{Disk, must, nvio, pattern};
 
 /// The fields of an entry that tar keeps.
-const FIELDS: &str = "%P %y %m %U %G %s %n %T@ %l\\0";
+pub const FIELDS: &str = "%P %y %m %U %G %s %n %T@ %l\\0";
 
-fn fill(folder: &Path) {
+pub fn fill(folder: &Path) {
     let path = |name: &str| folder.join(name);
     fs::create_dir_all(path("a/b/c")).unwrap();
     for (name, size) in [("a/none", 0), ("a/one", 1), ("a/b/block", 4096), ("a/large", 3_000_001)] {
@@ -52,6 +52,27 @@ fn fill(folder: &Path) {
     }
 }
 
+/// Adds metadata that needs root.
+pub fn fill_as_root(folder: &Path) {
+    let at = |name: &str| folder.join(name);
+    let set = |program: &str, args: &[&str], name: &str| {
+        let path = at(name);
+        let args: Vec<&OsStr> = args.iter().map(OsStr::new).chain([path.as_os_str()]).collect();
+        must(program, &args);
+    };
+    set("setfattr", &["-n", "user.plain", "-v", "text"], "a/one");
+    set("setfattr", &["-n", "user.odd=%name", "-v", "0x00ff0a3d"], "a/one");
+    set("setfattr", &["-n", "trusted.dir", "-v", "x"], "a/b");
+    set("setfattr", &["-n", "security.test", "-v", "y"], "a/large");
+    set("setfacl", &["-m", "u:1234:rw,g:99:r"], "a/large");
+    set("setfacl", &["-d", "-m", "u:77:rx"], "a/b/c");
+    set("chown", &["3000000:70000"], "a/one");
+    set("chown", &["4294967294:4294967294"], "a/none");
+    let owner = |args: &[&str]| must("mknod", &args.iter().map(OsStr::new).collect::<Vec<_>>());
+    owner(&[at("device").to_str().unwrap(), "b", "259", "70000"]);
+    owner(&[at("null").to_str().unwrap(), "c", "1", "3"]);
+}
+
 /// Extracts an archive by GNU tar into a new folder.
 fn extract(disk: &Disk, archive: &Path, flags: &[&str]) -> PathBuf {
     let out = disk.path("extracted");
@@ -71,7 +92,7 @@ fn extract(disk: &Disk, archive: &Path, flags: &[&str]) -> PathBuf {
 }
 
 /// Describes the entries below a folder, sorted.
-fn described(folder: &Path, fields: &str) -> Vec<String> {
+pub fn described(folder: &Path, fields: &str) -> Vec<String> {
     let mut find = Command::new("find");
     let output = find.args([".", "-mindepth", "1", "-printf", fields]).current_dir(folder).output();
     let output = output.unwrap().stdout;
@@ -82,7 +103,23 @@ fn described(folder: &Path, fields: &str) -> Vec<String> {
     entries
 }
 
-fn same_contents(a: &Path, b: &Path) {
+/// Returns the extended attributes and the access control lists below a folder, for root.
+pub fn attributes(folder: &Path) -> Vec<String> {
+    let dump = |program: &str, flags: &[&str]| {
+        let mut command = Command::new(program);
+        let output = command.args(flags).arg(".").current_dir(folder).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut files: Vec<String> = text.split("\n\n").map(str::to_owned).collect();
+        files.retain(|file| !file.starts_with("# file: socket\n"));
+        files.sort();
+        files
+    };
+    let mut all = dump("getfattr", &["-R", "-h", "-d", "-m", "-", "-e", "hex"]);
+    all.extend(dump("getfacl", &["-R", "-n", "-p", "-s"]));
+    all
+}
+
+pub fn same_contents(a: &Path, b: &Path) {
     let flags = ["-r", "--no-dereference"].map(OsStr::new);
     let mut diff = Command::new("diff");
     let output = diff.args(flags).arg("--exclude=pipe").arg(a).arg(b).output().unwrap();
@@ -184,23 +221,8 @@ fn an_extracted_archive_is_what_the_kernel_shows() {
     let disk = Disk::new(|_| {}, &["-O", "metadata_csum", "-I", "256"]);
     let Some(mount) = Mount::with(&disk, "loop,acl,user_xattr") else { return };
     fill(&mount.at);
+    fill_as_root(&mount.at);
     let at = |name: &str| mount.at.join(name);
-    let set = |program: &str, args: &[&str], name: &str| {
-        let path = at(name);
-        let args: Vec<&OsStr> = args.iter().map(OsStr::new).chain([path.as_os_str()]).collect();
-        must(program, &args);
-    };
-    set("setfattr", &["-n", "user.plain", "-v", "text"], "a/one");
-    set("setfattr", &["-n", "user.odd=%name", "-v", "0x00ff0a3d"], "a/one");
-    set("setfattr", &["-n", "trusted.dir", "-v", "x"], "a/b");
-    set("setfattr", &["-n", "security.test", "-v", "y"], "a/large");
-    set("setfacl", &["-m", "u:1234:rw,g:99:r"], "a/large");
-    set("setfacl", &["-d", "-m", "u:77:rx"], "a/b/c");
-    set("chown", &["3000000:70000"], "a/one");
-    set("chown", &["4294967294:4294967294"], "a/none");
-    let owner = |args: &[&str]| must("mknod", &args.iter().map(OsStr::new).collect::<Vec<_>>());
-    owner(&[at("device").to_str().unwrap(), "b", "259", "70000"]);
-    owner(&[at("null").to_str().unwrap(), "c", "1", "3"]);
     let socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
     must("sync", &["-f".as_ref(), mount.at.as_ref()]);
     drop((socket, mount));
@@ -216,19 +238,7 @@ fn an_extracted_archive_is_what_the_kernel_shows() {
         entries.into_iter().filter(|entry| !entry.starts_with("socket ")).collect::<Vec<_>>()
     };
     assert_eq!(described(&out, &fields), without(described(&mount.at, &fields)));
-    let dump = |program: &str, flags: &[&str], folder: &Path| {
-        let mut command = Command::new(program);
-        let output = command.args(flags).arg(".").current_dir(folder).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let mut files: Vec<String> = text.split("\n\n").map(str::to_owned).collect();
-        files.retain(|file| !file.starts_with("# file: socket\n"));
-        files.sort();
-        files
-    };
-    let xattrs = ["-R", "-h", "-d", "-m", "-", "-e", "hex"];
-    assert_eq!(dump("getfattr", &xattrs, &out), dump("getfattr", &xattrs, &mount.at));
-    let acls = ["-R", "-n", "-p", "-s"];
-    assert_eq!(dump("getfacl", &acls, &out), dump("getfacl", &acls, &mount.at));
+    assert_eq!(attributes(&out), attributes(&mount.at));
     for name in ["device", "null"] {
         let [copy, original] =
             [&out, &mount.at].map(|folder| fs::metadata(folder.join(name)).unwrap().rdev());

@@ -3,8 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// Version of the form of a list that setxattr(2) expects.
-const LIST_VERSION: u32 = 2;
+use crate::acl_text;
 
 /// Decodes the value of the attribute `name`.
 ///
@@ -19,7 +18,7 @@ pub fn decode(name: &[u8], text: &[u8]) -> Result<Vec<u8>, String> {
             STANDARD.decode(rest).map_err(|error| format!("0s is for base64: {error}"))
         }
         [] => Ok(Vec::new()),
-        _ if name.starts_with(b"system.posix_acl_") => list(text).ok_or_else(|| {
+        _ if name.starts_with(b"system.posix_acl_") => acl_text::encode(text).ok_or_else(|| {
             "a list has entries such as u::rw,u:1000:r,g::r,m::r,o::-, with numbers of users"
                 .to_owned()
         }),
@@ -61,47 +60,6 @@ fn unescaped(mut text: &[u8]) -> Vec<u8> {
         }
     }
     bytes
-}
-
-/// Encodes a list of entries, such as `u:1000:rw`, in the order that the kernel expects.
-fn list(text: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(text).ok()?;
-    let mut entries = text.split([',', '\n']).map(entry).collect::<Option<Vec<_>>>()?;
-    entries.sort_unstable();
-    let mut bytes = LIST_VERSION.to_le_bytes().to_vec();
-    for (tag, id, permissions) in entries {
-        bytes.extend(tag.to_le_bytes());
-        bytes.extend(permissions.to_le_bytes());
-        bytes.extend(id.to_le_bytes());
-    }
-    Some(bytes)
-}
-
-/// Returns tag, id and permissions of an entry.
-fn entry(text: &str) -> Option<(u16, u32, u16)> {
-    let mut parts = text.trim().split(':');
-    let (kind, id, bits, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
-        return None;
-    };
-    let tag = match (kind, id.is_empty()) {
-        ("u" | "user", true) => 0x01,
-        ("u" | "user", false) => 0x02,
-        ("g" | "group", true) => 0x04,
-        ("g" | "group", false) => 0x08,
-        ("m" | "mask", true) => 0x10,
-        ("o" | "other", true) => 0x20,
-        _ => return None,
-    };
-    let id = if id.is_empty() { u32::MAX } else { id.parse().ok()? };
-    let bit = |letter| match letter {
-        'r' => Some(4),
-        'w' => Some(2),
-        'x' => Some(1),
-        '-' => Some(0),
-        _ => None,
-    };
-    let bits = bits.chars().map(bit).try_fold(0, |sum, bit| Some(sum | bit?))?;
-    Some((tag, id, bits))
 }
 
 #[cfg(test)]

@@ -1,75 +1,95 @@
-//! `nvio tar`: an archive of files and trees.
+//! `nvio tar`: an archive of files and trees, and files from an archive.
 
 mod archive;
+mod create;
+mod extract;
+mod input;
+mod read;
 mod segments;
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
-use clap::builder::ArgPredicate;
-use indicatif::ProgressBar;
-use nvio::{Inode, Volume};
-use nvio_ext4::{Acl, FileType, InodeNumber, WalkEvent};
+use clap::{ArgGroup, Args};
 
+use self::create::Archiver;
+use self::extract::Extractor;
+use self::input::Input;
+use self::segments::Segments;
 use crate::args::{Format, VolumeArgs};
-use crate::contents::Contents;
-use crate::error::{Error, Failures};
-use crate::name::escaped;
+use crate::error::Error;
+use crate::interrupt;
+use crate::name::{self, escaped, rooted};
 use crate::open;
-use crate::operand::{InodeArgs, Operand, Operands};
+use crate::operand::{InodeArgs, Operands};
 use crate::output::print;
-use crate::progress;
 use crate::record::Record;
 use crate::target::Target;
-use archive::{Archive, Member};
-use segments::segments;
 
-/// Write files and trees as a tar archive to standard output.
+/// Write files and trees as a tar archive, or extract one with -x.
 ///
-/// The archive has the POSIX format (pax): names and sizes of any length, times in nanoseconds, extended
+/// A written archive has the POSIX format (pax): names and sizes of any length, times in nanoseconds, extended
 /// attributes, access control lists, hard links, and holes. Members have no leading slash. Extract it
-/// with `tar -x --xattrs --xattrs-include='*' --acls`.
+/// with `tar -x --xattrs --xattrs-include='*' --acls`, or with -x.
+///
+/// -x reads the formats of GNU tar, POSIX and ustar. Files have the owners (by number), modes, times, attributes
+/// and lists of the archive. An existing file is replaced when its successor is complete; directories are
+/// merged. A leading slash is left out. Members with `..` in their names or below a symbolic link are
+/// refused. All is durable when the command exits. The filesystem must not be mounted.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("with_summary"))]
 pub struct Tar {
     #[command(flatten)]
     volume: VolumeArgs,
-    /// Paths in the filesystem: names, shell patterns, or <N> for inode N.
-    #[arg(default_value = "/", default_value_if("inode", ArgPredicate::IsPresent, None))]
+    /// Paths in the filesystem: names, shell patterns, or <N> for inode N. By default all files. With -x the
+    /// directory to extract into.
     paths: Vec<OsString>,
     #[command(flatten)]
     inodes: InodeArgs,
     /// Write to this file, which must not exist yet.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", group = "with_summary")]
     output: Option<PathBuf>,
-    /// With --output, write a summary in JSON.
-    #[arg(long, requires = "output")]
+    /// Extract an archive into a directory of the filesystem, which is / by default.
+    #[arg(short = 'x', long, group = "with_summary", conflicts_with = "inode")]
+    pub extract: bool,
+    /// With -x, read this file. By default, and for -, standard input.
+    #[arg(short = 'f', long, value_name = "FILE", requires = "extract")]
+    input: Option<PathBuf>,
+    /// With -x, the directory to extract into, as for tar(1).
+    #[arg(short = 'C', long, value_name = "DIR", requires = "extract", conflicts_with = "paths")]
+    directory: Option<OsString>,
+    /// With --output or -x, write a summary in JSON.
+    #[arg(long, requires = "with_summary")]
     json: bool,
 }
 
 impl Tar {
-    /// Writes the archive.
+    /// Returns true if an archive is to be extracted into several directories.
+    pub fn has_several_targets(&self) -> bool {
+        self.extract && self.paths.len() > 1
+    }
+
+    /// Writes or extracts an archive.
     ///
     /// # Errors
-    /// If the filesystem cannot be opened or the output fails. Other failures are printed: a file that
-    /// cannot be read is left out, or ends in zeroes.
+    /// If the filesystem cannot be opened or closed, or the input or output fails. Other failures are printed.
     pub fn run(&self) -> Result<ExitCode, Error> {
+        if self.extract { self.extract() } else { self.create() }
+    }
+
+    /// Writes the archive. A file that cannot be read is left out, or ends in zeroes.
+    fn create(&self) -> Result<ExitCode, Error> {
         let volume = open::volume(&self.volume)?;
         let target = Target::new(self.output.as_deref())?;
         if target.is_terminal() {
             return Err(Error::ArchiveToTerminal);
         }
-        let operands = Operands::new(&volume, &self.paths, &self.inodes);
-        let mut tar = Archiver {
-            volume: &volume,
-            contents: Contents::new(&volume)?,
-            archive: Archive::new(target),
-            links: HashMap::new(),
-            failures: Failures::default(),
-            progress: progress::spinner(),
-        };
+        let root = [OsString::from("/")];
+        let is_all = self.paths.is_empty() && self.inodes.inode.is_empty();
+        let paths = if is_all { &root } else { &self.paths[..] };
+        let operands = Operands::new(&volume, paths, &self.inodes);
+        let mut tar = Archiver::new(&volume, target)?;
         for operand in operands.all {
             let added = operand.and_then(|operand| tar.operand(&operand));
             tar.absorb(added)?;
@@ -77,170 +97,45 @@ impl Tar {
         let bytes = tar.archive.end()?;
         tar.progress.finish_and_clear();
         tar.failures.damage(&volume);
-        if self.json {
-            let mut report = Record::default();
-            report.json("members", tar.archive.members);
-            report.json("bytes", bytes);
-            print(Format { json: true }, &report, String::new)?;
-        }
+        self.summary(tar.archive.members, bytes)?;
         Ok(tar.failures.code())
     }
-}
 
-struct Archiver<'a> {
-    volume: &'a Volume,
-    contents: Contents<'a>,
-    archive: Archive,
-    /// The first name of each file that has several.
-    links: HashMap<InodeNumber, Vec<u8>>,
-    failures: Failures,
-    progress: ProgressBar,
-}
-
-impl Archiver<'_> {
-    /// Adds a file, or a directory with the entries below it.
-    fn operand(&mut self, operand: &Operand) -> Result<(), Error> {
-        let inode = operand.symlink_metadata(self.volume)?;
-        let mut walk = self.volume.filesystem().walk(&operand.path, &inode);
-        while let Some(step) = walk.step() {
-            let added = match step {
-                Ok(visit) if visit.event == WalkEvent::Leave => continue,
-                // A directory below the path was visited as an entry before it is entered.
-                Ok(visit) if visit.event == WalkEvent::Enter && visit.depth > 0 => continue,
-                Ok(visit) => self.entry(visit.path, visit.inode),
-                Err(error) => Err(Error::path(walk.path())(error)),
-            };
-            self.absorb(added)?;
+    /// Extracts the archive, as far as it is sound.
+    fn extract(&self) -> Result<ExitCode, Error> {
+        let target = self.directory.as_ref().or(self.paths.first());
+        let target = target.map_or_else(|| b"/".to_vec(), |target| rooted(target));
+        let input = Input::open(self.input.as_deref())?;
+        let volume = open::journaled_volume(&self.volume)?;
+        let directory = volume.lookup(&target).map_err(Error::path(&target))?;
+        if !directory.is_dir() {
+            let advice = "`nvio mkdir` creates a directory to extract into";
+            let state = "is not a directory";
+            let target = PathBuf::from(escaped(&target));
+            return Err(Error::TargetNotDirectory { target, state, advice });
         }
-        Ok(())
+        let report = format!("{}: the archive is not extracted to its end", escaped(&target));
+        interrupt::report_at_end(name::one_line(&report));
+        let bar = input.progress();
+        let mut extractor =
+            Extractor::new(&volume, input, bar.clone(), (directory.number(), target));
+        extractor.run();
+        let (members, bytes, code) = extractor.end();
+        bar.set_message("making it durable");
+        let closed = volume.close();
+        bar.finish_and_clear();
+        closed?;
+        self.summary(members, bytes)?;
+        Ok(code)
     }
 
-    /// Prints a failure, unless it is one of the output.
-    fn absorb(&mut self, added: Result<(), Error>) -> Result<(), Error> {
-        let Self { failures, progress, .. } = self;
-        match added {
-            Err(error @ Error::Host { .. }) => Err(error),
-            added => progress.suspend(|| failures.absorb(added)).map(drop),
+    fn summary(&self, members: u64, bytes: u64) -> Result<(), Error> {
+        if !self.json {
+            return Ok(());
         }
-    }
-
-    fn entry(&mut self, path: &[u8], inode: &Inode) -> Result<(), Error> {
-        self.progress.set_message(escaped(path));
-        if inode.kind() == FileType::Socket {
-            let (path, reason) = (escaped(path), "archives have no sockets");
-            return Err(Error::NotArchived { path, reason });
-        }
-        let name = member_name(path, inode.is_dir());
-        let has_links = inode.links() > 1 && !inode.is_dir();
-        if has_links && let Some(first) = self.links.get(&inode.number()) {
-            return self.archive.hard_link(&Member::new(&name, inode), first);
-        }
-        let member = self.described(&name, path, inode);
-        let added = match inode.kind() {
-            FileType::Regular => self.file(member, path),
-            FileType::Symlink => {
-                let target = open::target(self.volume, path, inode)?.unwrap_or_default();
-                self.archive.symlink(member, &target)
-            }
-            _ => self.archive.bare(member),
-        };
-        if has_links && matches!(added, Ok(()) | Err(Error::Zeroed { .. })) {
-            self.links.insert(inode.number(), name);
-        }
-        added
-    }
-
-    /// Collects the attributes of a member. Attributes that cannot be read are printed and left out.
-    fn described<'m>(&mut self, name: &'m [u8], path: &[u8], inode: &'m Inode) -> Member<'m> {
-        let mut member = Member::new(name, inode);
-        let filesystem = self.volume.filesystem();
-        let mut failed = |error| self.failures.report(&Error::path(path)(error));
-        match filesystem.xattrs(inode) {
-            Ok(xattrs) => xattrs.for_each(|xattr| match xattr {
-                Ok(xattr) => member.attribute(&xattr),
-                Err(error) => failed(error),
-            }),
-            Err(error) => failed(error),
-        }
-        let mut list = |list: Result<Option<Acl>, _>| {
-            list.unwrap_or_else(|error| {
-                failed(error);
-                None
-            })
-        };
-        if let Some(acl) = list(filesystem.acl(inode)) {
-            member.record("SCHILY.acl.access", acl.to_string());
-        }
-        if let Some(acl) = list(filesystem.default_acl(inode)) {
-            member.record("SCHILY.acl.default", acl.to_string());
-        }
-        member
-    }
-
-    fn file(&mut self, member: Member<'_>, path: &[u8]) -> Result<(), Error> {
-        let mut file = self.contents.open(path, member.inode)?;
-        let segments = segments(&file).map_err(Error::path(path))?;
-        let Self { archive, contents, progress, .. } = self;
-        let data = archive.begin_file(member, &segments)?;
-        let mut read = 0;
-        let mut result = Ok(());
-        for segment in segments.ranges {
-            result = contents.read(path, &mut file, segment, |piece| {
-                archive.data(piece)?;
-                read += piece.len() as u64;
-                progress.inc(piece.len() as u64);
-                Ok(())
-            });
-            if result.is_err() {
-                break;
-            }
-        }
-        match result {
-            Err(error @ (Error::Output(_) | Error::Host { .. })) => Err(error),
-            result => {
-                archive.zeroes(data.saturating_sub(read))?;
-                archive.end_file(data)?;
-                result.map_err(|source| Error::Zeroed { at: read, source: Box::new(source) })
-            }
-        }
-    }
-}
-
-/// Returns the name of a member as tar stores it: without a leading slash, and without a part before
-/// `..`, with which it would be extracted outside of the directory. A directory ends with a slash.
-fn member_name(path: &[u8], is_dir: bool) -> Vec<u8> {
-    let parts: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
-    let after = parts.iter().rposition(|part| *part == b"..").map_or(0, |at| at + 1);
-    let inside = parts.get(after..).unwrap_or_default();
-    let kept: Vec<&[u8]> =
-        inside.iter().copied().filter(|part| !part.is_empty() && *part != b".").collect();
-    let mut name = kept.join(&b'/');
-    if name.is_empty() {
-        name.push(b'.');
-    }
-    if is_dir {
-        name.push(b'/');
-    }
-    name
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn members_stay_inside_of_the_target() {
-        for (path, name) in [
-            ("/", "./"),
-            ("//a//b/", "a/b/"),
-            ("/a/../b", "b/"),
-            ("/a/b/..", "./"),
-            ("/./a/.", "a/"),
-            ("<12>/a", "<12>/a/"),
-            ("/..a/...", "..a/.../"),
-        ] {
-            assert_eq!(member_name(path.as_bytes(), true), name.as_bytes(), "{path}");
-        }
-        assert_eq!(member_name(b"/a", false), b"a");
+        let mut report = Record::default();
+        report.json("members", members);
+        report.json("bytes", bytes);
+        print(Format { json: true }, &report, String::new).map(drop)
     }
 }

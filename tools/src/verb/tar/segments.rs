@@ -8,6 +8,7 @@ use nvio_ext4::{Error, File};
 const SEGMENTS_MAX: usize = 1 << 16;
 
 /// The segments of a file.
+#[derive(Debug)]
 pub struct Segments {
     /// The ranges that have data, in order.
     pub ranges: Vec<Range<u64>>,
