@@ -33,6 +33,7 @@ pub(crate) fn serve(directory: &Path) -> Result<()> {
         allow_other: false,
         devices: false,
         set_user: false,
+        access_times: false,
     };
     let server = Nothing { zeroes: vec![0; READ_MAX] };
     Ok(Session::new(server, directory, &options.config(false))?.run()?)

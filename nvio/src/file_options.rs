@@ -148,7 +148,11 @@ impl FileOptions {
         let access = self.access()?;
         let fs = volume.filesystem();
         let (inode, is_new) = self.find(volume, path)?;
-        let mut file = fs.open_file(&inode).map_err(at(path))?;
+        let mut file = match access.writes {
+            true => fs.open_file(&inode),
+            false => fs.open_file_for_reading(&inode),
+        }
+        .map_err(at(path))?;
         if self.truncate && !is_new {
             let inode = fs.truncate(inode.number(), 0).map_err(at(path))?;
             file = fs.open_file(&inode).map_err(at(path))?;

@@ -193,6 +193,28 @@ impl JournaledVolume {
         Ok(self.opened(self.inner.filesystem.open_file(inode)?, Access::ALL))
     }
 
+    /// Opens a regular file by its inode for reading, also one that may not be written to: for instance an
+    /// immutable one, or one with block pointers.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the inode is not a regular file, was freed, or is damaged.
+    ///
+    /// # Examples
+    /// ```
+    /// # let sample = nvio_testkit::image::Sample::with(&["-O", "^extents"]);
+    /// let volume = nvio::JournaledVolume::open(sample.path())?;
+    /// let inode = volume.filesystem().lookup("/hello.txt")?;
+    /// assert!(volume.open_inode(&inode).is_err(), "it has block pointers");
+    /// let mut text = [0; 5];
+    /// volume.open_inode_for_reading(&inode)?.read_at(0, &mut text)?;
+    /// assert_eq!(&text, b"Hello");
+    /// # Ok::<(), nvio::Error>(())
+    /// ```
+    pub fn open_inode_for_reading(&self, inode: &Inode) -> Result<JournaledFile, Error> {
+        let access = Access { writes: false, ..Access::ALL };
+        Ok(self.opened(self.inner.filesystem.open_file_for_reading(inode)?, access))
+    }
+
     /// Returns an open file of this volume.
     pub(crate) fn opened(&self, file: nvio_ext4::JournaledFile, access: Access) -> JournaledFile {
         JournaledFile::new(file, access, Arc::clone(&self.inner))

@@ -16,7 +16,9 @@ use crate::writable_file::IoMode;
 /// end.
 ///
 /// Direct and buffered I/O on one file see each other's data. [`io::Read`] and [`io::Write`] are
-/// buffered. Calls of the volume by path and of the filesystem by inode number see it, too.
+/// buffered. Calls of the volume by path and of the filesystem by inode number see it, too. Reads record
+/// the time of access when the file is closed, unless
+/// [`access_times`](crate::OpenOptions::access_times) is off.
 ///
 /// # Examples
 /// ```
@@ -163,11 +165,16 @@ impl JournaledFile {
         if !self.access.reads {
             return Err(Error::NotOpenFor { operation: "reading" });
         }
-        if mode != IoMode::Direct {
-            return Ok(self.cached()?.read_at(pos, out)?);
-        }
-        let Self { file, volume, .. } = self;
-        Ok(volume.with_queue(|pooled| file.read_at(&mut pooled.queue, pos, out))??)
+        let read = match mode {
+            // A file that is never written to has no cached data.
+            _ if mode == IoMode::Direct || !self.file.is_writable() => {
+                let Self { file, volume, .. } = self;
+                volume.with_queue(|pooled| file.read_at(&mut pooled.queue, pos, out))??
+            }
+            _ => self.cached()?.read_at(pos, out)?,
+        };
+        self.file.note_read();
+        Ok(read)
     }
 
     /// Reads at most `length` bytes at byte `pos` past the cache, waits, and calls `f` with them: fewer
@@ -188,7 +195,9 @@ impl JournaledFile {
             return Err(Error::NotOpenFor { operation: "reading" });
         }
         let Self { file, volume, .. } = self;
-        Ok(volume.with_queue(|pooled| pooled.read(&mut **file, (pos, length), f))??)
+        let read = volume.with_queue(|pooled| pooled.read(&mut **file, (pos, length), f))??;
+        file.note_read();
+        Ok(read)
     }
 
     /// Writes `data` to the bytes from `pos` on, through the cache. The device has them after
@@ -250,7 +259,10 @@ impl JournaledFile {
     /// # Errors
     /// The error of this or an earlier write through the cache, once for each open file.
     pub fn sync_data(&mut self) -> Result<(), Error> {
-        Ok(self.cached()?.sync_data()?)
+        match self.file.is_writable() {
+            true => Ok(self.cached()?.sync_data()?),
+            false => Ok(self.volume.filesystem.sync_data(self.file.inode().number())?),
+        }
     }
 
     /// Makes the data durable as [`sync_data`](Self::sync_data) does, and all other changes of the inode.
@@ -260,7 +272,10 @@ impl JournaledFile {
     /// # Errors
     /// As [`sync_data`](Self::sync_data).
     pub fn sync_all(&mut self) -> Result<(), Error> {
-        Ok(self.cached()?.sync_all()?)
+        match self.file.is_writable() {
+            true => Ok(self.cached()?.sync_all()?),
+            false => Ok(self.volume.filesystem.sync_inode(self.file.inode().number())?),
+        }
     }
 
     /// Sets the size; see [`JournaledFilesystem::truncate`](nvio_ext4::JournaledFilesystem::truncate).

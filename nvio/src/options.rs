@@ -52,6 +52,8 @@ const RETRIES: u8 = 5;
 /// let volume = options.clone().page_cache_bytes(2 << 20).open_writable(&image)?;
 /// volume.open_writable("/hello.txt")?.write_at(0, b"J")?;
 /// drop(volume);
+/// // For changes of all kinds, without times of access.
+/// options.clone().access_times(false).open_journaled(&image)?.close()?;
 /// let device = options.open_writable_device(&image)?;
 /// assert!(device.controller().writable().is_ok());
 /// drop(device);
@@ -180,6 +182,16 @@ impl OpenOptions {
     #[must_use]
     pub fn ignore_mmp(mut self, ignore: bool) -> Self {
         self.filesystem.ignore_mmp = ignore;
+        self
+    }
+
+    /// Sets whether reads of a [`JournaledVolume`](crate::JournaledVolume) record times of access as a
+    /// mount with `relatime` does: they do by default.
+    ///
+    /// See the [example](Self#examples).
+    #[must_use]
+    pub fn access_times(mut self, record: bool) -> Self {
+        self.filesystem.access_times = record;
         self
     }
 

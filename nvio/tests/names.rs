@@ -264,3 +264,36 @@ fn a_directory_in_itself_ends_a_removal() {
     let error = volume.remove_dir_all("/a").unwrap_err().to_string();
     assert!(error.starts_with("/a/b/c/again: ") && error.contains("nested"), "{error}");
 }
+
+#[test]
+fn each_kind_of_read_records_the_time_of_access() {
+    let modes: [fn(&mut nvio::JournaledFile); 4] = [
+        |file| drop(file.read_at(0, &mut [0; 4]).unwrap()),
+        |file| drop(file.read_at_with(nvio::IoMode::Direct, 0, &mut [0; 4]).unwrap()),
+        |file| assert!(file.read_at_then(0, 4, |bytes| bytes == b"text").unwrap()),
+        |file| drop(file.read(&mut [0; 4]).unwrap()),
+    ];
+    let (disk, volume) = disk(16, &[]);
+    let old = nvio::ext4::Timestamp { seconds: 1_000_000_000, nanoseconds: 0 };
+    let atime = |volume: &JournaledVolume| volume.filesystem().lookup("/file").unwrap().atime();
+    volume.write("/file", "text").unwrap();
+    for mode in modes {
+        volume.set_times("/file", Some(old), None).unwrap();
+        let mut file = volume.open_file("/file").unwrap();
+        mode(&mut file);
+        drop(file);
+        assert!(atime(&volume) > old);
+    }
+    volume.set_times("/file", Some(old), None).unwrap();
+    volume.open_file("/file").unwrap().write_at(0, b"data").unwrap();
+    assert_eq!(atime(&volume), old, "it was written only");
+    disk.check(volume);
+
+    let options = nvio::OpenOptions::new().access_times(false);
+    let volume = options.open_journaled(&disk.image).unwrap();
+    for mode in modes {
+        mode(&mut volume.open_file("/file").unwrap());
+    }
+    assert_eq!(atime(&volume), old);
+    disk.check(volume);
+}

@@ -124,8 +124,12 @@ pub fn mounted_volume(args: &VolumeArgs) -> Result<Volume, Error> {
 ///
 /// # Errors
 /// As [`journaled_volume`].
-pub fn mounted_journaled_volume(args: &VolumeArgs) -> Result<JournaledVolume, Error> {
-    Ok(volume_options(args).arena_bytes(MOUNT_ARENA_BYTES).open_journaled(location(args))?)
+pub fn mounted_journaled_volume(
+    args: &VolumeArgs,
+    access_times: bool,
+) -> Result<JournaledVolume, Error> {
+    let options = volume_options(args).arena_bytes(MOUNT_ARENA_BYTES).access_times(access_times);
+    Ok(options.open_journaled(location(args))?)
 }
 
 /// Opens the filesystem in an image.

@@ -87,11 +87,14 @@ impl JournaledFilesystem {
         mtime: Option<Timestamp>,
     ) -> Result<Inode, Error> {
         let number = inode.into();
-        // The time of an earlier write does not replace this one.
-        if mtime.is_some()
-            && let Some(open) = self.open_inodes().find(number)
-        {
-            open.state().modified.take();
+        // The time of an earlier read or write does not replace this one.
+        if let Some(open) = self.open_inodes().find(number) {
+            if mtime.is_some() {
+                open.state().modified.take();
+            }
+            if atime.is_some() {
+                open.state().accessed.take();
+            }
         }
         self.edit(number, |inode| {
             inode.set_atime(atime.unwrap_or(inode.atime()));

@@ -29,6 +29,7 @@ use crate::number::InodeNumber;
 pub struct JournaledFile {
     file: File,
     fs: Closing,
+    is_writable: bool,
     /// Blocks that the last [`begin`](Mapper::begin) reserved.
     new: Range<u64>,
     /// End of the last mapping of a request.
@@ -89,6 +90,7 @@ impl DerefMut for JournaledFile {
 impl Drop for JournaledFile {
     fn drop(&mut self) {
         let open = self.file.open_inode();
+        self.fs.record_read(open);
         if let Err(error) = self.fs.record_times(open) {
             log::warn!("inode {}: the time of the last write is lost: {error}", open.number());
         }
@@ -105,10 +107,41 @@ impl JournaledFilesystem {
     /// As [`Filesystem::file`](crate::Filesystem::file), and those of [`allocate`](Self::allocate) that
     /// depend on the inode.
     pub fn open_file(&self, inode: &Inode) -> Result<JournaledFile, Error> {
+        self.check_map(inode)?;
+        self.open_file_for_reading(inode)
+    }
+
+    /// Opens the regular file `inode` as [`open_file`](Self::open_file) does, also if it may not be written
+    /// to: one that is immutable or append-only, with block pointers, with inline data, or with a feature
+    /// that only readers know. Writes to it fail then.
+    ///
+    /// # Errors
+    /// As [`Filesystem::file`](crate::Filesystem::file).
+    ///
+    /// # Examples
+    /// ```
+    /// # let sample = nvio_testkit::image::Sample::with(&["-O", "^extents"]);
+    /// # use std::fs::File;
+    /// # use nvio_ext4::{JournaledFilesystem, Options};
+    /// # use nvio_iomap::{FileQueue, ImageQueue};
+    /// # let device = File::options().read(true).write(true).open(sample.path())?;
+    /// # let mut queue = FileQueue::new(ImageQueue::new(device.try_clone()?, 32)?);
+    /// # let fs = JournaledFilesystem::open(device, Options::default())?;
+    /// let inode = fs.lookup("/hello.txt")?;
+    /// assert!(fs.open_file(&inode).is_err(), "it has block pointers");
+    /// let mut file = fs.open_file_for_reading(&inode)?;
+    /// assert!(!file.is_writable());
+    /// let mut text = [0; 5];
+    /// assert_eq!(file.read_at(&mut queue, 0, &mut text)?, 5);
+    /// assert_eq!(&text, b"Hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open_file_for_reading(&self, inode: &Inode) -> Result<JournaledFile, Error> {
         let file = self.file(inode)?;
-        self.check_map(file.inode())?;
+        let is_writable = self.check_map(file.inode()).is_ok();
         self.check_is_there(inode)?;
-        Ok(JournaledFile { file, fs: Closing(self.clone()), new: 0..0, continues: None })
+        let fs = Closing(self.clone());
+        Ok(JournaledFile { file, fs, is_writable, new: 0..0, continues: None })
     }
 
     /// Returns the inode `number` as [`inode`](crate::Filesystem::inode) does, with the size and the times that
@@ -134,9 +167,12 @@ impl JournaledFilesystem {
     /// assert_eq!(now.size(), 22);
     /// assert!(now.mtime() > inode.mtime());
     ///
-    /// let mut overwrite = fs.open_file(&inode)?;
-    /// overwrite.note_write();
-    /// # drop((file, overwrite));
+    /// let mut other = fs.open_file(&inode)?;
+    /// other.note_write();
+    /// other.note_read();
+    /// let now = fs.inode_now(inode.number())?;
+    /// assert!(now.atime() >= now.mtime());
+    /// # drop((file, other));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn inode_now(&self, number: impl Into<InodeNumber>) -> Result<Inode, Error> {
@@ -151,6 +187,7 @@ impl JournaledFilesystem {
                 inode.set_mtime(time);
                 inode.set_ctime(time);
             }
+            self.add_access(&mut inode, open);
         }
         Ok(inode)
     }
@@ -292,6 +329,14 @@ impl JournaledFile {
         self.file.open_inode().size()
     }
 
+    /// Returns false if writes fail, because the file may not be written to.
+    ///
+    /// See the [example](JournaledFilesystem::open_file_for_reading).
+    #[inline]
+    pub fn is_writable(&self) -> bool {
+        self.is_writable
+    }
+
     /// Notes a write to cached data, whose time the inode gets with the data, at the latest when the last
     /// handle is closed. The cache does not call the file for each overwrite, so a caller whose users look
     /// at the time does.
@@ -300,6 +345,16 @@ impl JournaledFile {
     #[inline]
     pub fn note_write(&self) {
         self.file.open_inode().modified.note();
+    }
+
+    /// Notes a read, whose time the inode gets when a handle of the file is closed, as
+    /// [`record_access`](JournaledFilesystem::record_access) does. Queues and the cache do not note
+    /// reads.
+    ///
+    /// See the [example](JournaledFilesystem::inode_now).
+    #[inline]
+    pub fn note_read(&self) {
+        self.file.open_inode().accessed.note_once();
     }
 
     /// Returns the filesystem of the file.
@@ -534,6 +589,9 @@ impl JournaledFile {
             // Requests of the cache do not ask for a new map.
             self.file.renew()?;
             return self.file.begin(pos, length, op.difference(Op::ZERO));
+        }
+        if !self.is_writable {
+            self.fs.check_map(self.file.inode())?;
         }
         let number = self.number();
         let end = pos.checked_add(length).ok_or(Error::FileTooLarge { inode: number })?;

@@ -1,5 +1,6 @@
 //! A filesystem that is open for changes, and the changes of its metadata.
 
+mod access;
 mod acl;
 pub(crate) mod attributes;
 mod cleanup;
@@ -13,9 +14,9 @@ pub(crate) mod file;
 mod file_io;
 mod keeper;
 mod locks;
-pub(crate) mod modified;
 mod names;
 pub(crate) mod new_inode;
+pub(crate) mod noted;
 pub(crate) mod open;
 mod orphans;
 mod range;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use nvio_iomap::{EndIo, FileRef, OpenFile, Report, WeakFileRef};
 
 use crate::change::delayed::{Delayed, Reserved};
-use crate::change::modified::Modified;
+use crate::change::noted::Noted;
 use crate::error::Error;
 use crate::format::superblock::Superblock;
 use crate::number::InodeNumber;
@@ -38,7 +38,9 @@ pub struct OpenInode {
     maps: Mutex<Maps>,
     /// Blocks of cached data that the filesystem has promised.
     pub(crate) delayed: Mutex<Delayed>,
-    pub(crate) modified: Modified,
+    /// Writes to cached data, and reads.
+    pub(crate) modified: Noted,
+    pub(crate) accessed: Noted,
     /// The inode has lost its last name.
     is_unlinked: AtomicBool,
     /// The file's cached data, while it may have some.
@@ -130,7 +132,8 @@ impl OpenInode {
             size: AtomicU64::new(0),
             maps: Mutex::default(),
             delayed: Mutex::new(delayed),
-            modified: Modified::default(),
+            modified: Noted::default(),
+            accessed: Noted::default(),
             is_unlinked: AtomicBool::new(false),
             cached: Mutex::default(),
         }

@@ -31,7 +31,8 @@ pub enum Recovery {
 ///     .read_ahead(1 << 20)
 ///     .cached_inodes(1000)
 ///     .extents_per_file(10_000)
-///     .recovery(Recovery::Refuse);
+///     .recovery(Recovery::Refuse)
+///     .access_times(false);
 /// let fs = Filesystem::open_with(std::fs::File::open(&image)?, options)?;
 ///
 /// // For rescuing data: the magic number of the superblock is lost, and the journal is not read.
@@ -80,6 +81,9 @@ pub struct Options {
     /// Read the filesystem even if multi-mount protection says that another host uses it. It cannot
     /// be written to then. Default false.
     pub ignore_mmp: bool,
+    /// Reads record times of access as a mount with `relatime` does, if the filesystem is open for changes
+    /// of metadata. Default true.
+    pub access_times: bool,
 }
 
 impl Default for Options {
@@ -93,6 +97,7 @@ impl Default for Options {
             superblock: None,
             block_size: None,
             ignore_mmp: false,
+            access_times: true,
         }
     }
 }
@@ -167,6 +172,15 @@ impl Options {
     #[must_use]
     pub fn ignore_mmp(mut self, ignore: bool) -> Self {
         self.ignore_mmp = ignore;
+        self
+    }
+
+    /// Sets [`access_times`](Self::access_times).
+    ///
+    /// See the [example](Self#examples).
+    #[must_use]
+    pub fn access_times(mut self, record: bool) -> Self {
+        self.access_times = record;
         self
     }
 

@@ -1,5 +1,6 @@
 //! Filesystems that are open for changes, with e2fsck and the kernel as oracles.
 
+mod access;
 mod attributes;
 mod cached;
 mod changes;

@@ -107,6 +107,7 @@ fn visit(what: &str, image: &Path, mnt: &Path, writable: bool) -> Option<(usize,
         allow_other: false,
         devices: false,
         set_user: false,
+        access_times: writable,
     };
     let session = nvio_mount::mount(backend, mnt, &options).unwrap();
     let server = thread::spawn(move || session.run());

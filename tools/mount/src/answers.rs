@@ -104,7 +104,10 @@ impl Filesystem for Server {
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
         let _turn = self.turns.begin();
         let target = self.inode(number).and_then(|inode| {
-            self.backend.filesystem().read_link(&inode).map_err(|error| errno(&error))
+            let target = self.backend.filesystem().read_link(&inode);
+            let target = target.map_err(|error| errno(&error))?;
+            self.backend.record_access(&inode);
+            Ok(target)
         });
         match target {
             Ok(target) => reply.data(&target),
@@ -211,9 +214,10 @@ impl Filesystem for Server {
         self.entry(made, reply);
     }
 
-    fn open(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let _turn = self.turns.begin();
-        match self.inode(number).and_then(|inode| File::open(&self.backend, inode)) {
+        let writes = flags.0 & libc::O_ACCMODE != libc::O_RDONLY;
+        match self.inode(number).and_then(|inode| File::open(&self.backend, inode, writes)) {
             Ok(file) => reply.opened(self.files.add(file), self.open_flags()),
             Err(error) => reply.error(error),
         }

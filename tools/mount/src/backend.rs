@@ -47,17 +47,29 @@ impl Backend {
         }
     }
 
-    /// Opens a regular file.
-    pub(crate) fn open(&self, inode: &Inode) -> Result<OpenFile, Errno> {
+    /// Opens a regular file. One that may not be written to is opened without `writes` only.
+    pub(crate) fn open(&self, inode: &Inode, writes: bool) -> Result<OpenFile, Errno> {
         match self {
             Self::Read(volume) => {
                 let file = volume.open_inode(inode).map_err(|error| errno_of(&error))?;
                 Ok(OpenFile::Read(Box::new(file)))
             }
             Self::Write(volume) => {
-                let file = volume.open_inode(inode).map_err(|error| errno_of(&error))?;
-                Ok(OpenFile::Write(Box::new(file)))
+                let file = match writes {
+                    true => volume.open_inode(inode),
+                    false => volume.open_inode_for_reading(inode),
+                };
+                Ok(OpenFile::Write(Box::new(file.map_err(|error| errno_of(&error))?)))
             }
+        }
+    }
+
+    /// Records that a directory or a symbolic link was read. A failure costs the time of access alone.
+    pub(crate) fn record_access(&self, inode: &Inode) {
+        if let Self::Write(volume) = self
+            && let Err(error) = volume.filesystem().record_access(inode.number())
+        {
+            log::debug!("inode {}: the time of access is lost: {error}", inode.number());
         }
     }
 

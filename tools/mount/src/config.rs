@@ -20,6 +20,8 @@ pub struct Options {
     pub devices: bool,
     /// Programs run with the rights of their owner or group if they are set so.
     pub set_user: bool,
+    /// Reads record times of access, as with relatime. The filesystem is opened with the option, too.
+    pub access_times: bool,
 }
 
 impl Options {
@@ -31,7 +33,7 @@ impl Options {
             MountOption::FSName(name.replace(',', "_")),
             MountOption::Subtype("nvio".into()),
             MountOption::DefaultPermissions,
-            MountOption::NoAtime,
+            if self.access_times { MountOption::Atime } else { MountOption::NoAtime },
             if writable { MountOption::RW } else { MountOption::RO },
             if self.devices { MountOption::Dev } else { MountOption::NoDev },
             if self.set_user { MountOption::Suid } else { MountOption::NoSuid },

@@ -56,6 +56,7 @@ fn read(backend: &Backend, number: u64) -> Result<Vec<Entry>, Errno> {
         };
         entries.push(Entry { inode: entry.inode, kind, name: entry.name });
     }
+    backend.record_access(&directory);
     Ok(entries)
 }
 

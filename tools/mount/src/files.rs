@@ -47,13 +47,14 @@ impl<T> Handles<T> {
 /// An open regular file: as many open files below as threads have used it at a time.
 pub(crate) struct File {
     inode: Inode,
+    writes: bool,
     idle: Mutex<Vec<OpenFile>>,
 }
 
 impl File {
-    pub(crate) fn open(backend: &Backend, inode: Inode) -> Result<Self, Errno> {
-        let first = backend.open(&inode)?;
-        Ok(Self { inode, idle: Mutex::new(vec![first]) })
+    pub(crate) fn open(backend: &Backend, inode: Inode, writes: bool) -> Result<Self, Errno> {
+        let first = backend.open(&inode, writes)?;
+        Ok(Self { inode, writes, idle: Mutex::new(vec![first]) })
     }
 
     /// Calls `run` with an open file that no other thread uses.
@@ -65,7 +66,7 @@ impl File {
         let idle = self.idle().pop();
         let mut file = match idle {
             Some(file) => file,
-            None => backend.open(&self.inode)?,
+            None => backend.open(&self.inode, self.writes)?,
         };
         let result = run(&mut file);
         self.idle().push(file);

@@ -143,7 +143,7 @@ impl Server {
     ) -> Result<(FileAttr, Inode, FileHandle), Errno> {
         let inode = self.change(parent, |fs, parent| fs.create_file(parent, bytes(name), new))?;
         let attr = self.tell(&inode)?;
-        match File::open(&self.backend, inode.clone()) {
+        match File::open(&self.backend, inode.clone(), true) {
             Ok(file) => Ok((attr, inode, self.files.add(file))),
             Err(error) => {
                 self.known.forget(inode.number().get().into(), 1);

@@ -52,6 +52,9 @@ pub struct Mount {
     /// Let programs run with the rights of their owner or group.
     #[arg(long)]
     suid: bool,
+    /// Record no times of access.
+    #[arg(long)]
+    noatime: bool,
 }
 
 impl Mount {
@@ -61,7 +64,7 @@ impl Mount {
     /// If the filesystem cannot be opened, mounted or closed.
     pub fn run(&self) -> Result<ExitCode, Error> {
         let volume = match self.writable {
-            true => Some(open::mounted_journaled_volume(&self.volume)?),
+            true => Some(open::mounted_journaled_volume(&self.volume, !self.noatime)?),
             false => None,
         };
         let backend = match &volume {
@@ -99,6 +102,7 @@ impl Mount {
             allow_other: self.allow_other,
             devices: self.dev,
             set_user: self.suid,
+            access_times: self.writable && !self.noatime,
         }
     }
 
