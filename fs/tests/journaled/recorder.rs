@@ -1,8 +1,10 @@
 //! A device in memory that records writes, and the states that a loss of power may leave.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
 use nvio_ext4::{BlockDevice, BlockSource, SourceError, WriteRange};
@@ -25,6 +27,18 @@ impl Disk {
             bytes[at * SECTOR..][..SECTOR].copy_from_slice(&**sector);
         }
         bytes
+    }
+
+    /// Calls `run` while a file, which has the base of the disk, has the bytes of the disk.
+    pub fn in_file(&self, file: &File, run: impl FnOnce()) {
+        for (&at, sector) in &self.sectors {
+            file.write_all_at(&**sector, (at * SECTOR) as u64).unwrap();
+        }
+        run();
+        for &at in self.sectors.keys() {
+            let at = at * SECTOR;
+            file.write_all_at(&self.base[at..at + SECTOR], at as u64).unwrap();
+        }
     }
 
     /// Returns a hash of the sectors that differ from the base, but for some.

@@ -3,7 +3,7 @@
 //!
 //! The tree after a cut is the one after some operation between the last durable one and the last one that
 //! was begun. `NVIO_SEED` plays one sequence again, `NVIO_LONG` plays all of them, and `NVIO_SHARE=n` one of
-//! `n` pairs.
+//! `n` pairs, `NVIO_FROM=n` those from number `n` on.
 
 mod model;
 mod ops;
@@ -11,7 +11,7 @@ mod session;
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nvio_ext4::Filesystem;
@@ -42,6 +42,8 @@ const ZEROED: &str = "-t ext4 -b 4096 -N 64 -J size=5,fast_commit_size=256 -O fa
 struct Image {
     name: &'static str,
     disk: Disk,
+    /// A file with the filesystem.
+    path: PathBuf,
     /// Sectors that differ after each recovery: those of the log and of the superblock.
     ignored: Vec<std::ops::Range<usize>>,
 }
@@ -57,14 +59,14 @@ impl Image {
 
     fn new(dir: &Path, source: &Path, &(name, size, options): &(&'static str, &str, &str)) -> Self {
         let mib: usize = size.trim_end_matches('M').parse().unwrap();
-        let path = dir.join("image");
+        let path = dir.join(name);
         let mut bytes = b"left from another file. ".repeat(mib * 43_691);
         bytes.truncate(mib << 20);
         fs::write(&path, bytes).unwrap();
         let mut arguments = vec!["-q", "-F", "-E", "nodiscard", "-d", source.to_str().unwrap()];
         arguments.extend(options.split_whitespace());
         common::run("mke2fs", &[&arguments[..], &[path.to_str().unwrap(), size]].concat());
-        let disk = Disk::from(fs::read(path).unwrap());
+        let disk = Disk::from(fs::read(&path).unwrap());
         let fs = Filesystem::open(disk.clone()).unwrap();
         let log = fs.extents(&fs.inode(8).unwrap()).unwrap().map(Result::unwrap);
         let sectors = |at: u64| at as usize / SECTOR;
@@ -72,7 +74,7 @@ impl Image {
             .map(|extent| sectors(extent.physical)..sectors(extent.physical + extent.length))
             .collect();
         ignored.push(2..4);
-        Self { name, disk, ignored }
+        Self { name, disk, path, ignored }
     }
 }
 
@@ -144,7 +146,7 @@ impl Plan<'_> {
                 return;
             }
             let what = format!("NVIO_SEED={seed}: {}, {sequence:?}, cut at {at}", image.name);
-            let cut = Cut { plan: self, what, disk };
+            let cut = Cut { plan: self, image, what, disk };
             let fs = Filesystem::open(cut.disk.clone())
                 .unwrap_or_else(|error| panic!("{}: {error}", cut.what));
             let found = Tree::read(&fs, &cut.disk);
@@ -174,6 +176,7 @@ impl Plan<'_> {
 /// A state of the disk that a cut left.
 struct Cut<'p> {
     plan: &'p Plan<'p>,
+    image: &'p Image,
     what: String,
     disk: Disk,
 }
@@ -214,9 +217,12 @@ impl Cut<'_> {
 
     /// Lets e2fsck check the disk.
     fn check(&self, disk: &Disk) {
-        let path = self.plan.dir.join("checked");
-        fs::write(&path, disk.bytes()).unwrap();
-        let output = std::process::Command::new("e2fsck").arg("-fn").arg(&path).output().unwrap();
+        let file = fs::File::options().write(true).open(&self.image.path).unwrap();
+        disk.in_file(&file, || self.check_file(&self.image.path));
+    }
+
+    fn check_file(&self, path: &Path) {
+        let output = std::process::Command::new("e2fsck").arg("-fn").arg(path).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{}: {text}", self.what);
     }
@@ -229,7 +235,7 @@ impl Cut<'_> {
         let mount = mount.unwrap_or_else(|error| panic!("{}: {error}", self.what));
         self.same("the kernel", &Tree::by_kernel(&mount.path), found);
         drop(mount);
-        self.check(&Disk::from(fs::read(path).unwrap()));
+        self.check_file(&path);
     }
 }
 
@@ -293,7 +299,8 @@ fn sequences_of_one_and_two_operations() {
     let step = if is_long() { 1 } else { 160 };
     let share = std::env::var("NVIO_SHARE").map_or(step, |share| share.parse().unwrap());
     let mut random = Rng::new(5);
-    let seeds = (0..pairs.len() as u64).filter(|_| random.below(share) == 0).collect();
+    let from = std::env::var("NVIO_FROM").map_or(0, |from| from.parse().unwrap());
+    let seeds = (from..pairs.len() as u64).filter(|_| random.below(share) == 0).collect();
     let sequence = |seed: u64| {
         let sequence = pairs[seed as usize].clone();
         let files = files(&sequence);

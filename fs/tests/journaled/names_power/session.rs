@@ -291,7 +291,11 @@ impl Workload {
             session.fs.write_at(inode, 0, &data).unwrap();
             *session.tree.contents_mut(inode) = data;
             if has_attributes {
-                session.set_attribute(inode, Some(if at.is_multiple_of(2) { 60 } else { 500 }), at);
+                session.set_attribute(
+                    inode,
+                    Some(if at.is_multiple_of(2) { 60 } else { 500 }),
+                    10 + at,
+                );
             }
         }
         session.fs.sync().unwrap();
