@@ -201,7 +201,7 @@ impl JournaledVolume {
     ///
     /// # Examples
     /// ```
-    /// # let sample = nvio_testkit::image::Sample::with(&["-O", "^extents"]);
+    /// # let sample = nvio_testkit::image::Sample::with(&["-O", "^extents,^64bit"]);
     /// let volume = nvio::JournaledVolume::open(sample.path())?;
     /// let inode = volume.filesystem().lookup("/hello.txt")?;
     /// assert!(volume.open_inode(&inode).is_err(), "it has block pointers");

@@ -120,7 +120,7 @@ impl JournaledFilesystem {
     ///
     /// # Examples
     /// ```
-    /// # let sample = nvio_testkit::image::Sample::with(&["-O", "^extents"]);
+    /// # let sample = nvio_testkit::image::Sample::with(&["-O", "^extents,^64bit"]);
     /// # use std::fs::File;
     /// # use nvio_ext4::{JournaledFilesystem, Options};
     /// # use nvio_iomap::{FileQueue, ImageQueue};

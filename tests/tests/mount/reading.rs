@@ -106,7 +106,7 @@ fn files_that_may_not_be_written_to_are_read_through_a_writable_mount() {
         let byte = |at: usize| (at / 1000) as u8;
         fs::write(tree.join(name), (0..size).map(byte).collect::<Vec<u8>>()).unwrap();
     }
-    mkfs_of_folder(&image, 32 * MIB, &tree, &["-O", "^extents"]);
+    mkfs_of_folder(&image, 32 * MIB, &tree, &["-O", "^extents,^64bit"]);
     for (name, flags) in [("immutable", "0x10"), ("append-only", "0x20")] {
         let set = format!("set_inode_field {name} flags {flags}");
         run("debugfs", Command::new("debugfs").args(["-w", "-R", &set]).arg(&image));
