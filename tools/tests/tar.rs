@@ -108,7 +108,8 @@ pub fn attributes(folder: &Path) -> Vec<String> {
     let dump = |program: &str, flags: &[&str]| {
         let mut command = Command::new(program);
         let output = command.args(flags).arg(".").current_dir(folder).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        // Names of attributes need not be text.
+        let text = output.stdout.escape_ascii().to_string().replace("\\n", "\n");
         let mut files: Vec<String> = text.split("\n\n").map(str::to_owned).collect();
         files.retain(|file| !file.starts_with("# file: socket\n"));
         files.sort();

@@ -7,6 +7,7 @@ use crate::tar::{FIELDS, attributes, described, fill, fill_as_root, same_content
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -209,6 +210,12 @@ fn a_round_trip_keeps_what_the_kernel_shows() {
     let Some(mount) = Mount::with(&source, "loop,acl,user_xattr") else { return };
     fill(&mount.at);
     fill_as_root(&mount.at);
+    // Names that are no text, and lists of many entries.
+    let odd = OsStr::from_bytes(b"user.\xff%=41");
+    let file = mount.at.join("a/large");
+    must("setfattr", &["-n".as_ref(), odd, "-v".as_ref(), "odd".as_ref(), file.as_ref()]);
+    let entries: Vec<String> = (1..90).map(|user| format!("u:{user}:rw")).collect();
+    must("setfacl", &["-m".as_ref(), entries.join(",").as_ref(), mount.at.join("a/b").as_ref()]);
     drop(mount);
     let archive = source.path("out.tar");
     source.run("tar", &["-o", archive.to_str().unwrap()]).ok();
@@ -251,6 +258,34 @@ fn archive(disk: &Disk, members: &[(&str, EntryType, &str, &[u8])]) -> PathBuf {
 const FILE: EntryType = EntryType::Regular;
 
 #[test]
+fn devices_that_no_inode_has_room_for() {
+    let disk = empty();
+    let mut bytes = Vec::new();
+    for (name, major, minor) in
+        [("largest", 4095, 1_048_575), ("major", 4096, 0), ("minor", 0, 1 << 20)]
+    {
+        let start = bytes.len();
+        add(&mut bytes, name, EntryType::Block, "", b"");
+        let mut header = Header::new_ustar();
+        header.as_mut_bytes().copy_from_slice(&bytes[start..]);
+        header.set_device_major(major).unwrap();
+        header.set_device_minor(minor).unwrap();
+        header.set_cksum();
+        bytes[start..].copy_from_slice(header.as_bytes());
+    }
+    bytes.resize(bytes.len() + 1024, 0);
+    let made = disk.path("made.tar");
+    fs::write(&made, bytes).unwrap();
+    let outcome = extract(&disk, &made, &[]);
+    assert_eq!((outcome.code, outcome.stderr.lines().count()), (1, 2), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("minor is not extracted: the device 0:1048576 is above"));
+    assert_eq!(disk.run("ls", &["-A"]).text(), "largest\nlost+found\n");
+    let rdev = &disk.run("stat", &["--json", "largest"]).json()["rdev"];
+    assert_eq!((&rdev["major"], &rdev["minor"]), (&4095.into(), &1_048_575.into()));
+    assert_clean(&disk);
+}
+
+#[test]
 fn names_do_not_lead_out_of_the_directory() {
     let disk = empty();
     disk.run("mkdir", &["in", "out"]).ok();
@@ -275,6 +310,8 @@ fn names_do_not_lead_out_of_the_directory() {
             ("hard-none", link, "none", b""),
             ("hard-symlink", link, "/to-out", b""),
             ("hard", link, "/absolute/file", b""),
+            ("replaced", symlink, "/out/made", b""),
+            ("replaced", FILE, "", b"0"),
             ("unknown", EntryType::new(b'Q'), "", b"data"),
             ("absolute/file/below", FILE, "", b"7"),
             (".", FILE, "", b"8"),
@@ -302,7 +339,7 @@ fn names_do_not_lead_out_of_the_directory() {
         assert!(line.starts_with(&format!("nvio: {begin}")) && line.contains(part), "{line}");
     }
     let found = "/ /in /in/absolute /in/absolute/file /in/existing /in/existing/inside /in/hard \
-                 /in/hard-symlink /in/last /in/to-out /lost+found /out";
+                 /in/hard-symlink /in/last /in/replaced /in/to-out /lost+found /out";
     let names = disk.run("find", &["/"]).text();
     let mut names: Vec<&str> = names.lines().collect();
     names.sort_unstable();

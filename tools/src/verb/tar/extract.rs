@@ -23,6 +23,13 @@ use crate::name::{escaped, join};
 
 /// Permissions of a directory that no member describes.
 const NEW_DIRECTORY: u16 = 0o755;
+/// Maximum length of the name of a member in bytes.
+const NAME_BYTES_MAX: usize = 1 << 16;
+/// Number of bytes of a long name that a message has.
+const SHOWN_BYTES: usize = 4096;
+/// Largest numbers of a device that an inode has room for.
+const MAJOR_MAX: u32 = (1 << 12) - 1;
+const MINOR_MAX: u32 = (1 << 20) - 1;
 
 /// An extraction in progress.
 pub struct Extractor<'v> {
@@ -74,8 +81,9 @@ impl<'v> Extractor<'v> {
                     break;
                 }
             };
-            self.creator.bar.set_message(escaped(&member.path));
-            log::info!("{}", escaped(&member.path));
+            let name = shown(&member.path);
+            log::info!("{name}");
+            self.creator.bar.set_message(name);
             let extracted = self.member(&member);
             self.members += u64::from(extracted.is_ok());
             let is_end = matches!(extracted, Err(Error::BadArchive { .. } | Error::Host { .. }));
@@ -113,10 +121,7 @@ impl<'v> Extractor<'v> {
         if member.kind == Kind::Directory {
             return self.directory(member, to, existing);
         }
-        if let Kind::Other(kind) = member.kind {
-            let kind = char::from(kind).escape_default();
-            return Err(refused(member)(format!("members of the type {kind} are not files")));
-        }
+        check_kind(member)?;
         if existing.is_some_and(|existing| existing.is_dir()) {
             self.remove_dir(to)?;
         }
@@ -136,12 +141,10 @@ impl<'v> Extractor<'v> {
         let shared = shared.count();
         self.trail.truncate(shared);
         let mut path = self.root.1.clone();
-        for (name, _) in &self.trail {
-            path = join(&path, name);
-        }
+        self.trail.iter().for_each(|(name, _)| enter(&mut path, name));
         let mut parent = self.trail.last().map_or(self.root.0, |(_, inode)| *inode);
         for name in names.get(shared..).unwrap_or_default() {
-            path = join(&path, name);
+            enter(&mut path, name);
             let to = To { parent, name, path: &path };
             let inode = match self.creator.existing(to)? {
                 Some(inode) if inode.is_dir() => inode,
@@ -197,14 +200,14 @@ impl<'v> Extractor<'v> {
     /// Gives a file of the tree another name.
     fn link(&mut self, member: &Member, to: To<'_>) -> Result<(), Error> {
         let refused = refused(member);
-        let target = escaped(&member.link);
+        let target = shown(&member.link);
         let names = components(&member.link).map_err(|reason| {
             refused(format!("its target {target} is not inside of the archive: {reason}"))
         })?;
         let missing = || refused(format!("no file has the name of its target {target}"));
         let (mut inode, mut path) = (self.root.0, self.root.1.clone());
         for (index, name) in names.iter().enumerate() {
-            path = join(&path, name);
+            enter(&mut path, name);
             let at = To { parent: inode, name, path: &path };
             let found = self.creator.existing(at)?.ok_or_else(missing)?;
             let is_last = index + 1 == names.len();
@@ -277,8 +280,8 @@ impl Source {
         };
         let place = match (self.reader.is_in_member(), &self.member[..]) {
             (_, []) => "before the first member".to_owned(),
-            (true, member) => format!("in {}", escaped(member)),
-            (false, member) => format!("after {}", escaped(member)),
+            (true, member) => format!("in {}", shown(member)),
+            (false, member) => format!("after {}", shown(member)),
         };
         let (archive, at) = (self.input.1.clone(), self.reader.position_of(damage));
         let (advice, damage) = (damage.advice(), damage.to_string());
@@ -342,11 +345,46 @@ fn attributes(creator: &mut Creator<'_>, member: &Member, path: &[u8]) -> Attrib
     attributes
 }
 
+/// Rejects a member that no filesystem can have.
+fn check_kind(member: &Member) -> Result<(), Error> {
+    let reason = match member.kind {
+        Kind::Other(kind) => {
+            format!("members of the type {} are not files", char::from(kind).escape_default())
+        }
+        Kind::CharDevice(major, minor) | Kind::BlockDevice(major, minor)
+            if major > MAJOR_MAX || minor > MINOR_MAX =>
+        {
+            format!("the device {major}:{minor} is above {MAJOR_MAX}:{MINOR_MAX}")
+        }
+        _ => return Ok(()),
+    };
+    Err(refused(member)(reason))
+}
+
+/// Appends a name to a path.
+fn enter(path: &mut Vec<u8>, name: &[u8]) {
+    if !path.ends_with(b"/") {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+}
+
+/// Returns a name, safe for a terminal. A long one is cut off.
+fn shown(name: &[u8]) -> String {
+    match name.get(..SHOWN_BYTES) {
+        Some(begin) if name.len() > SHOWN_BYTES => escaped(begin) + "...",
+        _ => escaped(name),
+    }
+}
+
 /// Splits the name of a member. A slash at its begin is left out.
 ///
 /// # Errors
 /// A name that leads out of the tree.
 fn components(path: &[u8]) -> Result<Vec<&[u8]>, String> {
+    if path.len() > NAME_BYTES_MAX {
+        return Err(format!("its name has more than {NAME_BYTES_MAX} bytes"));
+    }
     let names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".");
     let names: Vec<&[u8]> = names.collect();
     match names.iter().any(|name| *name == b"..") {
@@ -356,7 +394,7 @@ fn components(path: &[u8]) -> Result<Vec<&[u8]>, String> {
 }
 
 fn refused(member: &Member) -> impl Fn(String) -> Error + '_ {
-    |reason| Error::NotExtracted { member: escaped(&member.path), reason }
+    |reason| Error::NotExtracted { member: shown(&member.path), reason }
 }
 
 fn below_symlink(member: &Member, link: &[u8]) -> Error {
@@ -386,5 +424,8 @@ mod tests {
         for path in ["..", "../a", "a/../b", "/..", "a/.."] {
             components(path.as_bytes()).unwrap_err();
         }
+        components(&b"a/".repeat(NAME_BYTES_MAX / 2)).unwrap();
+        components(&b"a/".repeat(NAME_BYTES_MAX / 2 + 1)).unwrap_err();
+        assert!(shown(&[b'a'; 1 << 20]).len() < 5000);
     }
 }
