@@ -8,6 +8,7 @@ mod judges;
 mod programs;
 mod protection;
 mod reading;
+mod stress;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
