@@ -3,6 +3,7 @@
 //! Needs root, FUSE and loop devices: `tests/run mount`.
 
 mod damaged;
+mod database;
 mod ends;
 mod judges;
 mod programs;
