@@ -32,6 +32,11 @@ impl Drop for Guard {
     }
 }
 
+/// Returns the number of turns of [`TURNS`]: 3, or 50 with `NVIO_LONG`.
+pub fn turns() -> u32 {
+    if std::env::var_os("NVIO_LONG").is_some() { 50 } else { 3 }
+}
+
 /// Boots `machine`, waits until its script is done, and returns its report.
 ///
 /// QEMU that ends by a signal has a fault of its own (7.2 sometimes does when a controller with
@@ -120,8 +125,9 @@ fn command(machine: &Machine, folder: &Path) -> Command {
     let path = |name: &str| folder.join(name).to_str().expect("a path of UTF-8").to_owned();
     let (parameters, script) = (machine.parameters, machine.script);
     // The kernel's check of timer interrupts fails on a busy host.
-    let append =
-        format!("console=ttyS0 quiet panic=-1 no_timer_check {parameters} nvio.script={script}");
+    let kernel = "console=ttyS0 quiet panic=-1 no_timer_check";
+    let rounds = turns();
+    let append = format!("{kernel} {parameters} nvio.script={script} nvio.turns={rounds}");
     let mut command = Command::new("qemu-system-x86_64");
     command
         .args(["-machine", "q35,accel=tcg", "-cpu", "max,vendor=GenuineIntel"])

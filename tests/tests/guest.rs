@@ -445,7 +445,7 @@ guest_tests! {
             let text = TURNS.text(name);
             text.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect()
         };
-        for round in 1..=3 {
+        for round in 1..=guest::turns() {
             for change in ["write", "truncate", "punch", "allocate", "zero", "collapse", "insert"] {
                 TURNS.stdout(&format!("{change}.{round}"));
             }
