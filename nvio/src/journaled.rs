@@ -47,8 +47,8 @@ use crate::pool::Pool;
 /// 0, and has the permissions 0o666, a directory 0o777: no umask is subtracted. The calls whose names end
 /// in `_with`, and [`FileOptions`](crate::FileOptions), set others.
 ///
-/// They wait for metadata that is not cached. There are no futures of them: an asynchronous program calls
-/// them on a thread for blocking work. Threads may call them at one time.
+/// They wait for metadata that is not cached. Threads may call them at one time. The calls of an
+/// [`AsyncVolume`](crate::AsyncVolume) are futures.
 /// ```
 /// # let sample = nvio_testkit::image::Sample::new();
 /// # let image = sample.path();

@@ -5,7 +5,7 @@ use nvio_ext4::{Error as FsError, Inode, NewFile, RenameMode, SpecialFile, Subje
 use crate::error::Error;
 use crate::file_options::FileOptions;
 use crate::journaled::JournaledVolume;
-use crate::journaled_file::JournaledFile;
+use crate::journaled_file::{Access, JournaledFile};
 use crate::place::{at, place, place_of_directory, split};
 
 /// Permissions of a new directory.
@@ -253,6 +253,49 @@ impl JournaledVolume {
     /// ```
     pub fn create(&self, path: impl AsRef<[u8]>) -> Result<JournaledFile, Error> {
         FileOptions::new().write(true).create(true).truncate(true).open(self, path)
+    }
+
+    /// Creates a regular file without a name, on the filesystem of the directory `path`, as open(2) does with
+    /// `O_TMPFILE`. It is freed when it is closed, unless [`name_file`](Self::name_file) gave it a name.
+    ///
+    /// # Errors
+    /// [`Error::Path`]: the directory does not exist, or there is no space.
+    ///
+    /// # Examples
+    /// ```
+    /// # let sample = nvio_testkit::image::Sample::new();
+    /// use nvio::ext4::NewFile;
+    ///
+    /// let volume = nvio::JournaledVolume::open(sample.path())?;
+    /// let mut file = volume.create_unnamed("/", NewFile::with_permissions(0o644))?;
+    /// file.write_at(0, b"all of it")?;
+    /// // Other programs find the whole file or none.
+    /// volume.name_file(&file, "/complete")?;
+    /// assert_eq!(volume.lookup("/complete").map_err(nvio::Error::File)?.links(), 1);
+    /// # Ok::<(), nvio::Error>(())
+    /// ```
+    pub fn create_unnamed(
+        &self,
+        path: impl AsRef<[u8]>,
+        new: NewFile,
+    ) -> Result<JournaledFile, Error> {
+        let (fs, path) = (self.filesystem(), path.as_ref());
+        let directory = fs.lookup(path).map_err(at(path))?.number();
+        let file = fs.create_unnamed(directory, new).map_err(at(path))?;
+        Ok(self.opened(file, Access::ALL))
+    }
+
+    /// Gives an open file the name `path`, which must not exist: its first one, or another one. Returns the
+    /// inode.
+    ///
+    /// See the [example](Self::create_unnamed).
+    ///
+    /// # Errors
+    /// [`Error::Path`]: the name exists, the file has lost its last name, or there is no space.
+    pub fn name_file(&self, file: &JournaledFile, path: impl AsRef<[u8]>) -> Result<Inode, Error> {
+        let (fs, path) = (self.filesystem(), path.as_ref());
+        let number = file.inode().number();
+        place(fs, path).and_then(|to| fs.hard_link(number, to.parent, to.name)).map_err(at(path))
     }
 
     /// Sets the contents of the file `path`, which is created if it does not exist. The file is durable

@@ -33,7 +33,8 @@
 //! A [`WritableVolume`] overwrites bytes that files have. Nothing else is written. The requests of a
 //! [`CachedQueue`] go through a cache, and so do those of [`IoMode::Buffered`]. A [`JournaledVolume`]
 //! changes metadata, through the journal: files grow and shrink, permissions, owners and times change, and
-//! names are created, renamed and removed by calls in the shape of [`std::fs`].
+//! names are created, renamed and removed by calls in the shape of [`std::fs`]. Those of an [`AsyncVolume`]
+//! are futures.
 //!
 //! # Layers
 //!
@@ -42,6 +43,7 @@
 //! [`emulator`] for an NVMe controller in software.
 #![forbid(unsafe_code)]
 
+mod async_volume;
 mod cached_queue;
 mod device;
 mod error;
@@ -73,6 +75,7 @@ mod writable;
 mod writable_file;
 mod writable_shared;
 
+pub use async_volume::AsyncVolume;
 pub use cached_queue::{AsyncCachedQueue, CachedQueue};
 pub use device::Device;
 pub use error::{Error, Found};

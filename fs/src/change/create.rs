@@ -172,7 +172,8 @@ impl JournaledFilesystem {
     }
 
     /// Creates a regular file without a name near `directory`, as open(2) does with `O_TMPFILE`, and opens
-    /// it. It is freed when its last handle is closed, or by the next open after a loss of power.
+    /// it. It is freed when its last handle is closed, or by the next open after a loss of power, unless
+    /// [`hard_link`](Self::hard_link) gave it a name.
     ///
     /// # Errors
     /// [`Error::NotADirectory`]; [`Error::NoInodes`]; damage; a failure of the device.
@@ -191,6 +192,10 @@ impl JournaledFilesystem {
     /// let mut file = fs.create_unnamed(InodeNumber::ROOT, NewFile::with_permissions(0o600))?;
     /// file.write_at(&mut queue, 0, &[7; 4096])?;
     /// assert_eq!(fs.inode(file.inode().number())?.size(), 4096);
+    ///
+    /// // The whole file gets its name in one step.
+    /// fs.hard_link(file.inode().number(), InodeNumber::ROOT, "complete")?;
+    /// assert_eq!(fs.lookup("/complete")?.size(), 4096);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn create_unnamed(
@@ -210,6 +215,7 @@ impl JournaledFilesystem {
             // Another thread would free the inode before it is open.
             let open = self.open_inodes().open(inode.number());
             self.open_inodes().set_unlinked(inode.number());
+            open.state().set_may_get_name(true);
             Ok((inode, open))
         })?;
         self.open_file(&inode)

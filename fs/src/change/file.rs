@@ -61,6 +61,12 @@ pub struct HeldInode {
     _fs: Closing,
 }
 
+impl HeldInode {
+    pub(super) fn open_inode(&self) -> &OpenInode {
+        self.inode.state()
+    }
+}
+
 impl fmt::Debug for HeldInode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HeldInode").field("number", &self.inode.state().number()).finish()
@@ -218,6 +224,12 @@ impl JournaledFilesystem {
         let held = self.open_inodes().open(inode.number());
         self.check_is_there(inode)?;
         Ok(HeldInode { inode: held, _fs: Closing(self.clone()) })
+    }
+
+    /// Keeps an inode from being freed, if it is open.
+    pub(super) fn hold_open(&self, number: InodeNumber) -> Option<HeldInode> {
+        let inode = self.open_inodes().find(number)?;
+        Some(HeldInode { inode, _fs: Closing(self.clone()) })
     }
 
     /// Rejects an inode that was freed before it was opened. From then on it is not freed.

@@ -25,7 +25,8 @@ pub(super) const LINKS_MAX: u32 = 65_000;
 const BLOCKS_TO_READ: u64 = 4;
 
 impl JournaledFilesystem {
-    /// Adds the name `name` in the directory `parent` for the inode, as link(2) does. Returns the inode.
+    /// Adds the name `name` in the directory `parent` for the inode, as link(2) does. Returns the inode. An
+    /// open file of [`create_unnamed`](Self::create_unnamed) gets its first name, as by linkat(2).
     ///
     /// See the [example](Self#names).
     ///
@@ -46,12 +47,18 @@ impl JournaledFilesystem {
         check_name(name)?;
         self.read_ahead_of_change(parent, name)?;
         let time = now();
-        self.journal().change(self, |handle| {
+        let open = self.hold_open(number);
+        let inode = self.journal().change(self, |handle| {
             let mut directory = handle.inode(parent)?;
             self.check(&directory)?;
             let mut entries = Directory::new(handle, self.zone(), &mut directory, time)?;
             let vacancy = entries.vacancy(name)?;
             let mut inode = handle.inode(number)?;
+            let is_first = inode.links() == 0;
+            // A name that was removed does not come back.
+            if is_first && !open.as_ref().is_some_and(|open| open.open_inode().may_get_name()) {
+                return Err(Error::InodeNotInUse { inode: number }.into());
+            }
             self.check_link(&directory, &inode)?;
             let mut entries = Directory::new(handle, self.zone(), &mut directory, time)?;
             entries.add_at(vacancy, name, number, inode.kind())?;
@@ -63,8 +70,15 @@ impl JournaledFilesystem {
             let name =
                 NewName { directory: parent, name: name.into(), inode: number, is_new: false };
             fast_commit::add_name(handle, name);
+            if is_first {
+                orphans::Entry::List.remove(handle, number)?;
+            }
             Ok(inode)
-        })
+        })?;
+        if let Some(open) = open {
+            open.open_inode().set_may_get_name(false);
+        }
+        Ok(inode)
     }
 
     /// Rejects inodes that cannot get another name in a directory.
@@ -72,10 +86,6 @@ impl JournaledFilesystem {
         let number = inode.number();
         if inode.is_dir() {
             return Err(Error::Protected { inode: number, why: Protected::Directory });
-        }
-        // A name that was removed does not come back.
-        if inode.links() == 0 {
-            return Err(Error::InodeNotInUse { inode: number });
         }
         self.check(inode)?;
         check_project(directory, inode)?;

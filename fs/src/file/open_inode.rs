@@ -43,6 +43,8 @@ pub struct OpenInode {
     pub(crate) accessed: Noted,
     /// The inode has lost its last name.
     is_unlinked: AtomicBool,
+    /// The inode was created without a name, and has had none yet.
+    may_get_name: AtomicBool,
     /// The file's cached data, while it may have some.
     pub(crate) cached: Mutex<Option<Arc<dyn CachedData>>>,
 }
@@ -135,8 +137,19 @@ impl OpenInode {
             modified: Noted::default(),
             accessed: Noted::default(),
             is_unlinked: AtomicBool::new(false),
+            may_get_name: AtomicBool::new(false),
             cached: Mutex::default(),
         }
+    }
+
+    /// Returns true if the inode may get its first name.
+    pub(crate) fn may_get_name(&self) -> bool {
+        self.may_get_name.load(Ordering::Acquire)
+    }
+
+    /// Sets whether the inode may get its first name.
+    pub(crate) fn set_may_get_name(&self, may: bool) {
+        self.may_get_name.store(may, Ordering::Release);
     }
 
     /// Returns the inode number.

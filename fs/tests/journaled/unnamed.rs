@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use nvio_ext4::{BlockSource, Error, Filesystem, InodeNumber, NewFile};
+use nvio_testkit::random::Rng;
 
-use super::recorder::Recorder;
+use super::recorder::{Recorder, cut_disks};
 use super::{VARIANTS, check, open};
 use crate::common::{self, Mount, assert_clean};
 
@@ -125,4 +126,62 @@ fn a_file_is_not_opened_after_it_was_freed() {
     fs.close().unwrap();
     assert!(BlockSource::size(&device.bytes()) > 0);
     check(dir.path(), &device.bytes());
+}
+
+/// A file without a name is written, gets two names and becomes durable. After each cut it is there as a
+/// whole under the first, or also the second, or it is gone.
+#[test]
+fn a_file_without_a_name_gets_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = vec![7; 5000];
+    for &(name, options) in VARIANTS.iter().filter(|(name, _)| !name.starts_with("ext3")) {
+        let device = Recorder::new(image(dir.path(), options));
+        let fs = open(&device);
+        let before = free(&fs);
+        let (base, first) = (device.disk(), device.calls());
+        let new = NewFile::with_permissions(0o600);
+        let others = [1, 2].map(|_| fs.create_unnamed(InodeNumber::ROOT, new).unwrap());
+        let file = fs.create_unnamed(InodeNumber::ROOT, new).unwrap();
+        let number = file.inode().number();
+        fs.write_at(number, 0, &data).unwrap();
+        assert_eq!(fs.hard_link(number, InodeNumber::ROOT, "name").unwrap().links(), 1, "{name}");
+        fs.sync_inode(number).unwrap();
+        let synced = device.calls() - first;
+        drop(file);
+        assert_eq!(fs.hard_link(number, InodeNumber::ROOT, "second").unwrap().links(), 2, "{name}");
+        fs.sync().unwrap();
+
+        let events = device.events()[first..].to_vec();
+        let (mut gone, mut there) = (0, 0);
+        cut_disks(&base, &events, &mut Rng::new(1), 1, |at, disk| {
+            let again = Recorder::new(disk);
+            let fs = open(&again);
+            match fs.lookup("/name") {
+                Ok(inode) => {
+                    there += 1;
+                    let links = 1 + u32::from(fs.lookup("/second").is_ok());
+                    assert_eq!((inode.size(), inode.links()), (5000, links), "{name}: cut at {at}");
+                }
+                Err(Error::NotFound { .. }) if at < synced => {
+                    gone += 1;
+                    assert_eq!(free(&fs), before, "{name}: cut at {at}");
+                }
+                Err(error) => panic!("{name}: cut at {at}: {error}"),
+            }
+            fs.close().unwrap();
+            check(dir.path(), &again.bytes());
+        });
+        assert!(gone > 0 && there > 0, "{name}: {gone} {there}");
+
+        // A name that was removed does not come back.
+        let file = fs.open_file(&fs.lookup("/name").unwrap()).unwrap();
+        fs.remove_file(InodeNumber::ROOT, "name").unwrap();
+        fs.remove_file(InodeNumber::ROOT, "second").unwrap();
+        let error = fs.hard_link(number, InodeNumber::ROOT, "third").unwrap_err();
+        assert!(matches!(error, Error::InodeNotInUse { .. }), "{name}: {error}");
+        drop((file, others));
+        assert_eq!(free(&fs), before, "{name}");
+        fs.close().unwrap();
+        check(dir.path(), &device.bytes());
+    }
 }
