@@ -71,13 +71,8 @@ const SLOW: &[&str] = &["inotify", "msyncmany"];
 /// Stressors of which an operation creates 8,192 names, which takes seconds.
 const NAMES: &[&str] = &["link", "symlink"];
 
-/// Stressors that count no operations on any filesystem. The children of `fpunch` count for themselves; the
-/// others end at a timeout only.
-const UNCOUNTED: &[(&str, &[&str])] = &[
-    ("fpunch", &["--fpunch-ops", "20"]),
-    ("dirmany", &["--timeout", "1"]),
-    ("inode-flags", &["--timeout", "1"]),
-];
+/// Stressors that count no operations on any filesystem, and run until a timeout therefore.
+const UNCOUNTED: &[&str] = &["fpunch", "dirmany", "inode-flags"];
 
 /// Stressors that stress-ng skips: the kernel has no call to FUSE for the mappings of a file (`fiemap`),
 /// and the kernel's ext4 has no fs-verity without the feature `verity`, either.
@@ -109,7 +104,7 @@ const TOGETHER: &[&str] = &[
 ];
 
 /// Stressors whose files are kept, so that there is a tree to compare.
-const KEPT: &[&str] = &["dirdeep", "fpunch", "hdd", "mknod", "rename", "seek"];
+const KEPT: &[&str] = &["dirdeep", "hdd", "mknod", "rename", "seek"];
 
 /// Returns options that keep the files of a stressor small.
 fn small(stressor: &str) -> &'static [&'static str] {
@@ -206,8 +201,8 @@ fn alone(work: &Path, top: &Path, times: u32) {
         }
     }
     let uncounted = if times > 1 { UNCOUNTED } else { &UNCOUNTED[..1] };
-    for (stressor, options) in uncounted {
-        new().with(&[&format!("--{stressor}"), "1"]).with(options).run();
+    for stressor in uncounted {
+        new().with(&[&format!("--{stressor}"), "1", "--timeout", "1"]).run();
     }
     for stressor in SKIPPED {
         let (counted, said) = new().add(stressor, 1, 1).run();
