@@ -209,7 +209,8 @@ fn parse_with(command: &mut Command, arguments: Vec<OsString>) -> Result<Cli, cl
     match &cli.verb {
         Verb::Tar(tar) if tar.has_several_targets() => {
             let line = "an archive is extracted into one directory";
-            Err(command.error(ErrorKind::TooManyValues, line))
+            let mut form = command.find_subcommand("tar").unwrap_or(command).clone();
+            Err(form.error(ErrorKind::TooManyValues, line))
         }
         _ => Ok(cli),
     }

@@ -445,7 +445,9 @@ fn damaged_archives_are_extracted_up_to_the_damage() {
         &["-x", "--inode", "2"],
         &["-x", "-C", "/a", "/b"],
     ] {
-        assert_eq!(disk.run("tar", args).code, 2, "{args:?}");
+        let outcome = disk.run("tar", args);
+        assert_eq!(outcome.code, 2, "{args:?}");
+        assert!(outcome.stderr.contains("nvio tar"), "{}", outcome.stderr);
     }
     assert_clean(&disk);
 }

@@ -9,7 +9,7 @@ mod number;
 mod pax;
 mod sparse;
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use tar::Header;
 
@@ -185,9 +185,16 @@ impl<R: Read> Reader<R> {
 
     /// Reads a header. Returns `None` at the end mark.
     fn header(&mut self) -> Result<Option<Header>, Failure> {
-        let is_first = self.at == 0;
         self.header_at = self.at;
-        let block = self.block()?.ok_or(Damage::Truncated)?;
+        // A failure comes again with the read below.
+        let begin = if self.at == 0 { self.input.fill_buf().ok() } else { None };
+        let compressor = begin.and_then(compressor);
+        let damaged = |damage| compressor.map_or(damage, |program| Damage::Compressed { program });
+        let block = match self.block() {
+            Ok(Some(block)) => block,
+            Ok(None) | Err(Failure::Damage(_)) => return Err(damaged(Damage::Truncated).into()),
+            Err(error) => return Err(error),
+        };
         if block == [0; BLOCK] {
             return match self.block()? {
                 None => Ok(None),
@@ -197,15 +204,10 @@ impl<R: Read> Reader<R> {
         }
         let mut header = Header::new_old();
         header.as_mut_bytes().copy_from_slice(&block);
-        if has_checksum(&header) {
-            return Ok(Some(header));
+        match has_checksum(&header) {
+            true => Ok(Some(header)),
+            false => Err(damaged(Damage::Checksum).into()),
         }
-        let is_of = |(begin, _): &&(&[u8], &str)| is_first && block.starts_with(begin);
-        Err(match COMPRESSORS.iter().find(is_of) {
-            Some(&(_, program)) => Damage::Compressed { program },
-            None => Damage::Checksum,
-        }
-        .into())
     }
 
     /// Reads the data of an extended header.
@@ -270,6 +272,11 @@ impl<R: Read> Reader<R> {
         }
         Ok(())
     }
+}
+
+/// Returns the program whose output begins so.
+fn compressor(begin: &[u8]) -> Option<&'static str> {
+    COMPRESSORS.iter().find(|(magic, _)| begin.starts_with(magic)).map(|(_, program)| *program)
 }
 
 /// Sets what a member can have once.

@@ -297,6 +297,8 @@ fn damage_is_named() {
         (vec![&b""[..]], Damage::Truncated),
         (vec![&[1; BLOCK]], Damage::Checksum),
         (vec![b"\x1f\x8b", &[1; BLOCK]], Damage::Compressed { program: "gzip" }),
+        (vec![b"\xfd7zXZ\0"], Damage::Compressed { program: "xz" }),
+        (vec![b"BZ"], Damage::Truncated),
         (vec![&file, b"\x1f\x8b", &[1; BLOCK]], Damage::Checksum),
         (vec![&end[..BLOCK], &file, &end], Damage::LoneZeroBlock),
         (vec![&name, &name, &file, &end], Damage::Twice("long name")),
@@ -316,6 +318,8 @@ fn damage_is_named() {
         let bytes = parts.concat();
         assert_eq!(all(&bytes).err(), Some(damage), "{damage}");
     }
+    // A name that begins as the output of a compressor.
+    assert_eq!(all(&[&member("BZh", b'0', b"")[..], &end].concat()).unwrap().len(), 1);
     // Values for all members do not grow without end.
     let values = pax_of_all(&[("SCHILY.xattr.user.a", &[b'v'; 30_000])]);
     let thrice = [&values[..], &values, &values, &file, &end].concat();
