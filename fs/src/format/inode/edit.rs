@@ -1,7 +1,11 @@
 //! Changes of a parsed inode.
 
+use std::mem::offset_of;
+
+use zerocopy::little_endian::U32;
+
 use crate::format::extent;
-use crate::format::inode::Inode;
+use crate::format::inode::{BASE_SIZE, Inode, RawInodeExtra};
 use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
 use crate::format::time::Timestamp;
@@ -71,14 +75,28 @@ impl Inode {
     }
 
     pub(crate) fn set_atime(&mut self, time: Timestamp) {
-        self.atime = time;
+        self.atime = self.storable(time, offset_of!(RawInodeExtra, atime_extra));
     }
 
     pub(crate) fn set_mtime(&mut self, time: Timestamp) {
-        self.mtime = time;
+        self.mtime = self.storable(time, offset_of!(RawInodeExtra, mtime_extra));
     }
 
     pub(crate) fn set_ctime(&mut self, time: Timestamp) {
-        self.ctime = time;
+        self.ctime = self.storable(time, offset_of!(RawInodeExtra, ctime_extra));
+    }
+
+    /// Returns a time as the inode stores it: in whole seconds of 32 bits, if it is too small for the extra
+    /// field of that time. Without the cut, the time would change when the inode is read again.
+    fn storable(&self, time: Timestamp, extra: usize) -> Timestamp {
+        let end = BASE_SIZE.saturating_add(extra).saturating_add(size_of::<U32>());
+        // An inode that declares no extra fields ends at `usize::MAX`.
+        let has_extra = end <= self.attributes_at && self.attributes_at != usize::MAX;
+        if has_extra {
+            let (seconds, more) = time.encode();
+            return Timestamp::decode(seconds, Some(more));
+        }
+        let seconds = time.seconds.clamp(i32::MIN.into(), i32::MAX.into());
+        Timestamp { seconds, nanoseconds: 0 }
     }
 }

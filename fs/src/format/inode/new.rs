@@ -33,7 +33,9 @@ impl Fields {
         let mut inode = Inode::parse_orphan(superblock, self.number, &bytes)?;
         (inode.uid, inode.gid, inode.links) = (self.uid, self.gid, self.links);
         inode.flags = self.flags;
-        [inode.atime, inode.mtime, inode.ctime] = [self.time; 3];
+        inode.set_atime(self.time);
+        inode.set_mtime(self.time);
+        inode.set_ctime(self.time);
         inode.crtime = inode.crtime.map(|_| self.time);
         inode.project = inode.project.map(|_| self.project);
         if self.flags.contains(InodeFlags::EXTENTS) {

@@ -87,6 +87,32 @@ fn small_extra_sizes() {
 }
 
 #[test]
+fn times_are_what_an_inode_without_extra_fields_stores() {
+    let times = [
+        Timestamp { seconds: 5, nanoseconds: 999 },
+        Timestamp { seconds: 1 << 32, nanoseconds: 7 },
+        Timestamp { seconds: -1 << 33, nanoseconds: 1 },
+    ];
+    for (size, small) in [(128, true), (256, false)] {
+        let superblock = superblock(|raw| raw.inode_size = size.into());
+        let mut bytes = raw_inode(&superblock, 12, |_| ());
+        let mut inode = Inode::parse(&superblock, 12.into(), &bytes).unwrap();
+        inode.set_atime(times[0]);
+        inode.set_mtime(times[1]);
+        inode.set_ctime(times[2]);
+        let first = if small { 0 } else { 999 };
+        assert_eq!(inode.atime(), Timestamp { seconds: 5, nanoseconds: first });
+        let last = if small { i32::MAX.into() } else { 1 << 32 };
+        assert_eq!(inode.mtime().seconds, last, "{size}");
+        inode.encode(&superblock, &mut bytes);
+        let stored = Inode::parse(&superblock, 12.into(), &bytes).unwrap();
+        let times = |inode: &Inode| [inode.atime(), inode.mtime(), inode.ctime()];
+        assert_eq!(times(&stored), times(&inode), "{size}");
+        assert_eq!(stored.ctime().seconds, i64::from(i32::MIN), "{size}");
+    }
+}
+
+#[test]
 fn impossible_inodes() {
     let superblock = superblock(|_| ());
     let parse = |change: fn(&mut [u8])| {
