@@ -19,7 +19,7 @@ use nvio_testkit::image::{text, tool};
 use qmp::Monitor;
 
 /// Longest time for one boot with its script, after which it hangs.
-const TIME_LIMIT: Duration = Duration::from_secs(1800);
+const TIME_LIMIT: Duration = Duration::from_secs(3600);
 
 /// A process that is killed on drop.
 struct Guard(Child);

@@ -50,7 +50,7 @@ impl JournaledFilesystem {
         let open = self.hold_open(number);
         let inode = self.journal().change(self, |handle| {
             let mut directory = handle.inode(parent)?;
-            self.check(&directory)?;
+            self.check_adding(&directory)?;
             let mut entries = Directory::new(handle, self.zone(), &mut directory, time)?;
             let vacancy = entries.vacancy(name)?;
             let mut inode = handle.inode(number)?;

@@ -187,6 +187,6 @@ impl JournaledFilesystem {
             // New files would have block pointers.
             return Err(Error::UnsupportedInode { inode, what: Unsupported::IndirectBlocks });
         }
-        self.check(directory)
+        self.check_adding(directory)
     }
 }

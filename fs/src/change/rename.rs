@@ -108,7 +108,7 @@ impl<'h> Rename<'_, 'h> {
         let (from, to) = (self.from, self.to);
         let not_found = |name: Name<'_>| Error::NotFound { path: name.name.into() };
         let source = self.find(from)?.ok_or_else(|| not_found(from))?;
-        let target = self.find(to)?;
+        let target = self.find_new(to)?;
         match (mode, target) {
             (RenameMode::NoReplace, Some(_)) => {
                 Err(Error::AlreadyExists { name: to.name.into() }.into())
@@ -189,6 +189,17 @@ impl<'h> Rename<'_, 'h> {
         let mut directory = self.handle.inode(name.directory)?;
         self.fs.check(&directory)?;
         self.entries(&mut directory)?.find(name.name)
+    }
+
+    /// Finds the new name in its directory, which need not lose names if it is free.
+    fn find_new(&mut self, name: Name<'_>) -> Result<Option<FoundEntry>, Stop> {
+        let mut directory = self.handle.inode(name.directory)?;
+        self.fs.check_adding(&directory)?;
+        let found = self.entries(&mut directory)?.find(name.name)?;
+        if found.is_some() {
+            self.fs.check(&directory)?;
+        }
+        Ok(found)
     }
 
     fn entries<'d>(&'d mut self, directory: &'d mut Inode) -> Result<Directory<'d, 'h>, Stop> {

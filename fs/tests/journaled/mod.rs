@@ -1,6 +1,7 @@
 //! Filesystems that are open for changes, with e2fsck and the kernel as oracles.
 
 mod access;
+mod append_only;
 mod attributes;
 mod cached;
 mod changes;
