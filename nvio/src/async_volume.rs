@@ -12,7 +12,7 @@ use crate::journaled_file::JournaledFile;
 /// A [`JournaledVolume`] whose calls are futures. Cheap to clone; tasks and threads share it.
 ///
 /// A change of names waits for metadata that is not cached, and a sync for the journal, so each call is made
-/// on a thread of the pool of the crate [`blocking`], as the file calls of asynchronous runtimes are. The
+/// on a thread of the pool of the crate `blocking`, as the file calls of asynchronous runtimes are. The
 /// futures run on any executor. A call whose future is dropped is made nevertheless, to its end.
 ///
 /// [`run`](Self::run) makes a future of any other call: of the volume, its filesystem, or an open file.

@@ -12,6 +12,7 @@ mod fast_commit;
 mod features;
 pub(crate) mod file;
 mod file_io;
+pub(crate) mod hold;
 mod keeper;
 mod locks;
 mod names;
