@@ -87,9 +87,18 @@ fn contents(path: &Path) -> View {
     view::settled(view::of_image(path))
 }
 
+/// On a busy machine the kernel may make a full commit while its journal's superblock is waited for. There is
+/// no fast commit to replay then, and the steps are made on another filesystem.
 #[test]
 fn cuts_of_the_replay() {
     let Some(mut bed) = Bed::new() else { return };
+    let states = (0..5).find_map(|_| cut_steps(&mut bed));
+    let states = states.expect("a kernel that makes fast commits");
+    assert!(states > 20, "{states}");
+}
+
+/// Cuts the replay of the steps, and returns the number of cuts. `None` if a step left no fast commits.
+fn cut_steps(bed: &mut Bed) -> Option<u64> {
     let mut random = Rng::new(5);
     let (name, options, block) = VARIANTS[2];
     mke2fs(&bed.image, "24M", &options.split(' ').collect::<Vec<_>>(), None);
@@ -101,7 +110,7 @@ fn cuts_of_the_replay() {
     let mut states = 0;
     for (step, make) in STEPS {
         full_commit(&mounted.path);
-        make(&bed, &mounted.path);
+        make(bed, &mounted.path);
         if !long && !CUT.contains(step) {
             continue;
         }
@@ -117,8 +126,11 @@ fn cuts_of_the_replay() {
         let device = Recorder::new(base.clone());
         let recovered = open(&device);
         let commits = recovered.recovered().unwrap().fast_commits;
-        assert!(commits > 0 || long, "{name}: {step}");
         recovered.close().unwrap();
+        if commits == 0 && !long {
+            println!("{name}: {step}: no fast commits");
+            return None;
+        }
         cuts(&base, &device.events(), &mut random, if long { 3 } else { 1 }, |at, state| {
             states += 1;
             let what = format!("{step}, cut at {at}");
@@ -140,7 +152,7 @@ fn cuts_of_the_replay() {
             common::assert_clean(&path);
         });
     }
-    assert!(states > 20, "{states}");
+    Some(states)
 }
 
 /// `NVIO_MUTANTS` sets the number of mutants of each step.
