@@ -5,11 +5,13 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use nvio_ext4::Inode;
 use nvio_iomap::{CachedFile, FileError, IoArgs, IoFlags};
 
 use crate::error::Error;
 use crate::file::position;
 use crate::journaled_shared::JournaledShared;
+use crate::place::{at, place};
 use crate::writable_file::IoMode;
 
 /// An open file of a [`JournaledVolume`](crate::JournaledVolume), which grows when it is written after its
@@ -276,6 +278,18 @@ impl JournaledFile {
             true => Ok(self.cached()?.sync_all()?),
             false => Ok(self.volume.filesystem.sync_inode(self.file.inode().number())?),
         }
+    }
+
+    /// Gives the file the name `link`, which must not exist: its first one, or another one. Returns the inode.
+    ///
+    /// See the [example](crate::JournaledVolume::create_unnamed).
+    ///
+    /// # Errors
+    /// [`Error::Path`]: the name exists, the file has lost its last name, or there is no space.
+    pub fn hard_link(&self, link: impl AsRef<[u8]>) -> Result<Inode, Error> {
+        let (fs, link) = (&self.volume.filesystem, link.as_ref());
+        let number = self.file.inode().number();
+        place(fs, link).and_then(|to| fs.hard_link(number, to.parent, to.name)).map_err(at(link))
     }
 
     /// Sets the size; see [`JournaledFilesystem::truncate`](nvio_ext4::JournaledFilesystem::truncate).

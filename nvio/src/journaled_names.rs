@@ -256,7 +256,7 @@ impl JournaledVolume {
     }
 
     /// Creates a regular file without a name, on the filesystem of the directory `path`, as open(2) does with
-    /// `O_TMPFILE`. It is freed when it is closed, unless [`name_file`](Self::name_file) gave it a name.
+    /// `O_TMPFILE`. It is freed when it is closed, unless [`hard_link`](JournaledFile::hard_link) gave it a name.
     ///
     /// # Errors
     /// [`Error::Path`]: the directory does not exist, or there is no space.
@@ -270,7 +270,7 @@ impl JournaledVolume {
     /// let mut file = volume.create_unnamed("/", NewFile::with_permissions(0o644))?;
     /// file.write_at(0, b"all of it")?;
     /// // Other programs find the whole file or none.
-    /// volume.name_file(&file, "/complete")?;
+    /// file.hard_link("/complete")?;
     /// assert_eq!(volume.lookup("/complete").map_err(nvio::Error::File)?.links(), 1);
     /// # Ok::<(), nvio::Error>(())
     /// ```
@@ -283,19 +283,6 @@ impl JournaledVolume {
         let directory = fs.lookup(path).map_err(at(path))?.number();
         let file = fs.create_unnamed(directory, new).map_err(at(path))?;
         Ok(self.opened(file, Access::ALL))
-    }
-
-    /// Gives an open file the name `path`, which must not exist: its first one, or another one. Returns the
-    /// inode.
-    ///
-    /// See the [example](Self::create_unnamed).
-    ///
-    /// # Errors
-    /// [`Error::Path`]: the name exists, the file has lost its last name, or there is no space.
-    pub fn name_file(&self, file: &JournaledFile, path: impl AsRef<[u8]>) -> Result<Inode, Error> {
-        let (fs, path) = (self.filesystem(), path.as_ref());
-        let number = file.inode().number();
-        place(fs, path).and_then(|to| fs.hard_link(number, to.parent, to.name)).map_err(at(path))
     }
 
     /// Sets the contents of the file `path`, which is created if it does not exist. The file is durable
