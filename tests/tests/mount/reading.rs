@@ -1,4 +1,4 @@
-//! Mounts that are only read, and times of access.
+//! Mounts that are read, and the times that they show.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use nvio_testkit::image::{self, mkfs_of_folder};
 
-use super::{MIB, Mounted, assert_same, listing, run};
+use super::{MIB, Mounted, assert_same, listing, mkfs, run};
 
 #[test]
 #[ignore = "needs root and FUSE; in the suite mount"]
@@ -129,4 +129,32 @@ fn files_that_may_not_be_written_to_are_read_through_a_writable_mount() {
     }
     super::check(&image);
     assert_same("at the end", &super::by_kernel(&image, &work.path().join("kernel")), &theirs);
+}
+
+#[test]
+#[ignore = "needs root and FUSE; in the suite mount"]
+fn times_are_those_that_inodes_of_each_size_store() {
+    let work = image::work_folder("nvio-times");
+    let image = work.path().join("image");
+    for size in ["128", "256"] {
+        mkfs(&image, 16, &["-I", size]);
+        let mounted = Mounted::new(&image, &work.path().join("mnt"), &["--writable"]);
+        for (name, date) in [
+            ("now", "now"),
+            ("before 1970", "1960-02-03 04:05:06.789"),
+            ("after 2038", "2100-02-03 04:05:06.789"),
+            ("after 2446", "2500-01-01"),
+        ] {
+            let path = mounted.path.join(name);
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("file"), name).unwrap();
+            let mut touch = Command::new("touch");
+            run("touch", touch.args(["-d", date]).arg(path.join("file")).arg(&path));
+        }
+        let ours = listing(&mounted.path);
+        mounted.unmount();
+        super::check(&image);
+        let theirs = super::by_kernel(&image, &work.path().join("kernel"));
+        assert_same(&format!("inodes of {size} bytes"), &ours, &theirs);
+    }
 }
