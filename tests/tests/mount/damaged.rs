@@ -1,10 +1,10 @@
 //! Damaged filesystems behind a mount: no panic, no hang, and no name that leaves it. `NVIO_MUTANTS` sets the
-//! number of them, `NVIO_SEED` selects them.
+//! number of them, `NVIO_SEED` selects them. `NVIO_MUTANT` is one alone, as a failure names it: "image, choice".
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
@@ -19,6 +19,7 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use self::hostile::base::{self, Base, RECIPES};
 use self::hostile::campaign;
+use self::hostile::mutant::Choice;
 
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../../../fs/tests/hostile/mod.rs"]
@@ -59,6 +60,12 @@ fn read_all(top: &Path) -> usize {
     found
 }
 
+/// Opens a file for writing, without a wait for a reader if it is a FIFO.
+fn open_for_writing(path: &Path, create: bool) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    File::options().write(true).create(create).truncate(create).custom_flags(flags).open(path)
+}
+
 /// Makes changes of each kind in the directories. Returns the number of those that were made.
 fn change_all(top: &Path) -> usize {
     let entries = fs::read_dir(top).into_iter().flatten().map_while(Result::ok);
@@ -68,13 +75,13 @@ fn change_all(top: &Path) -> usize {
         let new = |name: &str| path.join(format!("{name}-{at:0>100}"));
         let other = &all[(at + 1) % all.len()];
         let results = [
-            fs::write(path, [7; 9000]).is_ok(),
+            open_for_writing(path, true).and_then(|mut file| file.write_all(&[7; 9000])).is_ok(),
             fs::write(new("new"), [8; 5000]).is_ok(),
             fs::create_dir(new("dir")).is_ok(),
             symlink("target", new("link")).is_ok(),
             fs::rename(new("new"), other.join("moved")).is_ok(),
             fs::hard_link(other, new("second")).is_ok(),
-            File::options().write(true).open(path).and_then(|file| file.set_len(3000)).is_ok(),
+            open_for_writing(path, false).and_then(|file| file.set_len(3000)).is_ok(),
             rustix::fs::lsetxattr(path, "user.a", &[1; 300], rustix::fs::XattrFlags::empty())
                 .is_ok(),
             fs::remove_dir(new("dir")).is_ok(),
@@ -142,7 +149,16 @@ fn damaged_filesystems_are_mounted_and_visited() {
     let bases: Vec<Base> =
         RECIPES.iter().filter_map(|recipe| Base::make(recipe, folder.path()).ok()).collect();
     assert!(bases.len() >= 5);
-    let chosen = campaign::work(&bases, count, &mut Rng::new(number("NVIO_SEED", 1)));
+    let chosen = match std::env::var("NVIO_MUTANT") {
+        Ok(mutant) => {
+            let (name, choice) = mutant.split_once(", ").unwrap();
+            let base = bases.iter().find(|base| base.name == name).unwrap();
+            // Read, and changed.
+            vec![(base, Choice::parse(choice).unwrap()); 2]
+        }
+        Err(_) => campaign::work(&bases, count, &mut Rng::new(number("NVIO_SEED", 1))),
+    };
+    let count = chosen.len();
     let (next, seen) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..JOBS {
