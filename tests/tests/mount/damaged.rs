@@ -117,7 +117,7 @@ fn visit(what: &str, image: &Path, mnt: &Path, writable: bool) -> Option<(usize,
         access_times: writable,
     };
     let session = nvio_mount::mount(backend, mnt, &options).unwrap();
-    let server = thread::spawn(move || session.run());
+    let server = thread::spawn(move || nvio_mount::serve(session));
     let (sender, receiver) = mpsc::channel();
     let top = mnt.to_owned();
     let visitor = thread::spawn(move || {

@@ -1,6 +1,6 @@
 //! The FUSE filesystem of `nvio mount`: the kernel's calls become calls of [`nvio`].
 //!
-//! [`Server`] answers the calls; [`mount`] mounts it. Each thread of the session
+//! [`Server`] answers the calls; [`mount`] mounts it, and [`serve`] runs it. Each thread of the session
 //! takes a file and a queue of its own from pools, so that calls run in parallel. Inodes that the kernel
 //! knows are held, so that their numbers are not used again.
 
@@ -30,8 +30,7 @@ pub use crate::config::{Options, negotiate};
 pub use crate::server::Server;
 use crate::turns::Turns;
 
-/// Mounts a filesystem at `directory`. The calls are answered by [`Session::run`], which returns when it was
-/// unmounted.
+/// Mounts a filesystem at `directory`. The calls are answered by [`serve`].
 ///
 /// # Errors
 /// If the directory cannot be mounted on, or there is no FUSE.
@@ -44,4 +43,16 @@ pub fn mount(backend: Backend, directory: &Path, options: &Options) -> io::Resul
         turns.start(session.as_fd().try_clone_to_owned()?);
     }
     Ok(session)
+}
+
+/// Answers the calls of the kernel until the filesystem is unmounted.
+///
+/// # Errors
+/// A failure of the connection to the kernel.
+pub fn serve(session: Session<Server>) -> io::Result<()> {
+    match session.run() {
+        // The kernel was handing a call over when the connection ended.
+        Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
+        served => served,
+    }
 }

@@ -82,7 +82,7 @@ impl Mount {
             Err(error) if error.is_closed_pipe() => {}
             said => said?,
         }
-        let served = session.run();
+        let served = nvio_mount::serve(session);
         guard.forget();
         if let Some(volume) = volume {
             volume.close()?;
