@@ -255,7 +255,7 @@ impl JournaledVolume {
         FileOptions::new().write(true).create(true).truncate(true).open(self, path)
     }
 
-    /// Creates a regular file without a name, on the filesystem of the directory `path`, as open(2) does with
+    /// Creates a regular file without a name near the directory `path`, as open(2) does with
     /// `O_TMPFILE`. It is freed when it is closed, unless [`hard_link`](JournaledFile::hard_link) gave it a name.
     ///
     /// # Errors

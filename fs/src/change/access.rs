@@ -15,7 +15,7 @@ const A_DAY: i64 = 24 * 60 * 60;
 impl JournaledFilesystem {
     /// Records that an inode was read, as a mount with `relatime` does: the inode gets a new time of access
     /// if it was changed since the last one, or if that is a day old. Directories and symbolic links have
-    /// one, too. An inode with the flag `NOATIME` keeps its time, as do all inodes without
+    /// such a time, too. An inode with the flag `NOATIME` keeps its time, as do all inodes without
     /// [`access_times`](crate::Options::access_times).
     ///
     /// Handles of open files do this by themselves after [`note_read`](crate::JournaledFile::note_read).
@@ -60,7 +60,8 @@ impl JournaledFilesystem {
         })
     }
 
-    /// Records the time of the last read of an open file. A failure costs that time alone, and others hear of it.
+    /// Records the time of the last read of an open file. A failure is only logged: it costs that time alone,
+    /// and the next change of the filesystem returns its error.
     pub(super) fn record_read(&self, open: &OpenInode) {
         if let Some(time) = open.accessed.take()
             && let Err(error) = self.set_accessed(open.number(), time)

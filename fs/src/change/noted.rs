@@ -40,7 +40,7 @@ impl Noted {
     /// Returns the time of the last read or write, if there was one.
     pub(crate) fn time(&self) -> Option<Timestamp> {
         if self.0.load(Ordering::Acquire) == NOTED {
-            // Another one meanwhile is as old.
+            // A read or write that is noted meanwhile gets this time, too.
             let time = nanoseconds(now());
             let _ = self.0.compare_exchange(NOTED, time, Ordering::AcqRel, Ordering::Acquire);
         }

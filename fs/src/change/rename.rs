@@ -191,7 +191,7 @@ impl<'h> Rename<'_, 'h> {
         self.entries(&mut directory)?.find(name.name)
     }
 
-    /// Finds the new name in its directory, which need not lose names if it is free.
+    /// Finds the new name in its directory, which may be append-only if the name is free.
     fn find_new(&mut self, name: Name<'_>) -> Result<Option<FoundEntry>, Stop> {
         let mut directory = self.handle.inode(name.directory)?;
         self.fs.check_adding(&directory)?;

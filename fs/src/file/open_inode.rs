@@ -38,8 +38,9 @@ pub struct OpenInode {
     maps: Mutex<Maps>,
     /// Blocks of cached data that the filesystem has promised.
     pub(crate) delayed: Mutex<Delayed>,
-    /// Writes to cached data, and reads.
+    /// The last write to cached data.
     pub(crate) modified: Noted,
+    /// The last read by a caller that notes its reads.
     pub(crate) accessed: Noted,
     /// The inode has lost its last name.
     is_unlinked: AtomicBool,
